@@ -1,0 +1,97 @@
+"""The circuit breaker of one model on one backend. Pure: time and the random number come in as arguments.
+
+Invariants:
+- CLOSED admits every request; OPEN and HALF_OPEN admit none: only synthetic probes test a backend that failed.
+- It opens after `FAILURES_TO_OPEN` dropped attempts or failed probes with no successful attempt between them.
+- A successful readiness probe does not excuse failed attempts: a server can be ready and still answer wrongly.
+- `Outcome.IGNORE` changes nothing.
+- While it is open, the wait before the next probe doubles with each failed probe up to `LONGEST_WAIT_S`, and is
+  spread by up to a fifth so that a fleet does not probe in step.
+- It closes on one successful synthetic probe.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from router.errors import Outcome
+
+FAILURES_TO_OPEN = 3
+CHECK_INTERVAL_S = 0.5
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 2.0
+SPREAD = 0.2
+
+
+class BreakerState(Enum):
+    """Closed: traffic flows. Open: none flows. Half-open: none flows, a synthetic probe is on its way."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Breaker:
+    """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried."""
+
+    __slots__ = ("_failed_probes", "_failures", "_next_probe_at", "reason", "state")
+
+    def __init__(self, now: float) -> None:
+        self.state = BreakerState.OPEN
+        self.reason = "not probed yet"
+        self._failures = 0
+        self._failed_probes = 0
+        self._next_probe_at = now
+
+    @property
+    def admits(self) -> bool:
+        """Whether a user's request may be sent."""
+        return self.state is BreakerState.CLOSED
+
+    @property
+    def next_probe_at(self) -> float:
+        """When the next probe is due, monotonic seconds."""
+        return self._next_probe_at
+
+    def attempt_ended(self, outcome: Outcome, now: float, reason: str = "") -> None:
+        """Learns how a user's attempt ended; `reason` says what went wrong with a dropped one."""
+        if outcome is Outcome.SUCCESS:
+            self._failures = 0
+        elif outcome is Outcome.DROPPED and self.state is BreakerState.CLOSED:
+            self._count_failure(now, reason)
+
+    def begin_probe(self) -> bool:
+        """Marks a probe as under way. Returns whether it has to be a synthetic inference."""
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        return True
+
+    def probe_succeeded(self, now: float) -> None:
+        """Learns that the probe passed."""
+        if self.state is not BreakerState.CLOSED:
+            self.state = BreakerState.CLOSED
+            self.reason = ""
+            self._failures = 0
+            self._failed_probes = 0
+        self._next_probe_at = now + CHECK_INTERVAL_S
+
+    def probe_failed(self, now: float, random: float, reason: str) -> None:
+        """Learns that the probe failed, and why. `random` in [0, 1) spreads the next one."""
+        if self.state is BreakerState.CLOSED:
+            self._next_probe_at = now + CHECK_INTERVAL_S
+            self._count_failure(now, reason)
+            return
+        self.state = BreakerState.OPEN
+        self.reason = reason
+        wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._failed_probes)
+        self._failed_probes = min(self._failed_probes + 1, 16)
+        self._next_probe_at = now + wait * (1.0 - SPREAD * random)
+
+    def _count_failure(self, now: float, reason: str) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_TO_OPEN:
+            self.state = BreakerState.OPEN
+            self.reason = reason
+            self._failed_probes = 0
+            self._next_probe_at = now + FIRST_WAIT_S

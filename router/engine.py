@@ -1,0 +1,307 @@
+"""The engine: the only thing that acts. Plans with the policy in force, guards, executes, accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from router import guard
+from router.deployment import BackendEntry, Deployment, ModelEntry
+from router.errors import (
+    BackendError,
+    InvalidField,
+    NoBackendAvailable,
+    Outcome,
+    ResidencyForbids,
+    RouterError,
+    UnknownModel,
+)
+from router.execution import Answer, Execution, Step
+from router.generation import Generation, World, open_generation
+from router.instance import Instance
+from router.plan import Plan, with_reserves
+from router.ports import Backend, Observer, Preprocess
+from router.snapshot import Snapshot
+from router.types import (
+    UNCLASSIFIED,
+    EncodedImage,
+    Facts,
+    InferenceRequest,
+    InferenceResponse,
+    Payload,
+    Route,
+    nbytes,
+    round_up_to_power_of_two,
+)
+
+SNAPSHOT_INTERVAL_S = 0.25
+"""How old the numbers that a policy sees may be; state flips are seen at once."""
+
+
+class DeploymentRefused(Exception):
+    """A policy file that reads well but cannot be put in force; what was in force before still is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan ready to be carried out: guarded, with reserves, its targets looked up.
+
+    Args:
+        policy: Name of the policy that made it.
+        model: The model.
+        plan: The plan.
+        steps: Its attempts with their targets.
+        blocked: Backends that the residency guard took out of it.
+    """
+
+    policy: str
+    model: ModelEntry
+    plan: Plan
+    steps: tuple[Step, ...]
+    blocked: tuple[str, ...]
+
+
+class Engine:
+    """Routes requests by the deployment in force.
+
+    Use `async with engine.running():` around everything else. `adopt` is called by one task at a time.
+
+    Args:
+        make_backend: Makes a backend from its entry; does no I/O.
+        preprocess: Runs image stages.
+        observer: Learns what happened.
+        clock: Gives monotonic seconds.
+        random: Gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        make_backend: Callable[[BackendEntry], Backend],
+        preprocess: Preprocess,
+        observer: Observer,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._make_backend = make_backend
+        self._preprocess = preprocess
+        self._observer = observer
+        self._clock = clock
+        self._random = random
+        self._world = World.empty()
+        self._plans: dict[Facts, Prepared] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._probes: dict[Instance, asyncio.Task[None]] = {}
+        self._retiring: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps snapshot and probes going; on the way out closes whatever is open."""
+        async with asyncio.TaskGroup() as self._tasks:
+            ticking = self._tasks.create_task(self._tick(), name="snapshot")
+            try:
+                yield
+            finally:
+                ticking.cancel()
+                await self._retire(self._world.generation, Generation.empty(), self._retiring)
+
+    async def adopt(self, deployment: Deployment, *, must_open: bool) -> None:
+        """Puts a deployment in force, between two requests.
+
+        Backends and models that did not change keep their connections and their health; requests under way finish
+        on the generation that they began with.
+
+        Args:
+            deployment: What is to be in force.
+            must_open: Whether a model that cannot be opened refuses the whole deployment. At startup it does
+                not: the gateway serves what it can.
+
+        Raises:
+            DeploymentRefused: With a sentence for each model that cannot be opened.
+        """
+        before = self._world.generation
+        generation = await open_generation(deployment, before, self._make_backend, self._clock)
+        fresh = generation.instances() - before.instances()
+        failures = [
+            f"models.{instance.model.name}: {instance.servable.detail}"
+            for instance in fresh
+            if isinstance(instance.servable, BackendError)
+        ]
+        if must_open and failures:
+            await generation.close_all_but(before)
+            raise DeploymentRefused("; ".join(sorted(failures)))
+        async with asyncio.TaskGroup() as first_probes:
+            for instance in fresh:
+                first_probes.create_task(instance.probe(self._clock, self._random))
+        self._world = World.of(generation, self._clock())
+        self._plans = {}
+        assert self._tasks is not None, "adopt is called inside running()"
+        for instance in fresh:
+            self._probes[instance] = self._tasks.create_task(self._probe_forever(instance), name="probe")
+        self._retiring = self._tasks.create_task(self._retire(before, generation, self._retiring), name="retire")
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What policies see at present."""
+        return self._world.snapshot
+
+    @property
+    def deployment(self) -> Deployment:
+        """What is in force."""
+        return self._world.generation.deployment
+
+    def model(self, name: str) -> ModelEntry:
+        """The model of that name.
+
+        Raises:
+            UnknownModel: There is none; the error lists those that there are.
+        """
+        entry = self.deployment.models.get(name)
+        if entry is None:
+            known = sorted(self.deployment.models)
+            close = difflib.get_close_matches(name[:200], known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UnknownModel(
+                f"There is no model {name[:200]!r}.{hint} GET /models lists those that there are.",
+                field="model",
+                extra={"known_models": known[:50]},
+            )
+        return entry
+
+    def data_class(self, name: str | None) -> str:
+        """The data class of that name; without a name, the one of unclassified data.
+
+        Raises:
+            InvalidField: It is not one that the policy file knows. A misspelt class must not lose its protection.
+        """
+        if name is None:
+            return UNCLASSIFIED
+        if name not in self.snapshot.sites:
+            known = ", ".join(self.snapshot.sites)
+            raise InvalidField(
+                f"data_class {name[:100]!r} is not known here; known are {known}. "
+                "Data of a class that the policy file does not name is not let in.",
+                field="data_class",
+            )
+        return name
+
+    def facts(self, model: str, data_class: str, payload: Payload) -> Facts:
+        """What a policy may know of a request with this payload."""
+        size = round_up_to_power_of_two(nbytes(payload))
+        return Facts(model, data_class, size, isinstance(payload, EncodedImage))
+
+    def prepare(self, facts: Facts) -> Prepared:
+        """The guarded plan for these facts, as of the current snapshot; nothing is executed."""
+        prepared = self._plans.get(facts)
+        if prepared is None:
+            prepared = self._plans[facts] = self._make_plan(facts)
+        return prepared
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Answers a request.
+
+        Args:
+            request: Its model, data class and tensors were checked at the door.
+
+        Raises:
+            ResidencyForbids: No backend of the model may see data of this class.
+            NoBackendAvailable: None of those that may is up, or all of them failed.
+            DeadlineExceeded: None answered in time.
+            RouterError: In its other kinds, as the attempts raised them.
+        """
+        started = self._clock()
+        prepared = self.prepare(self.facts(request.model, request.data_class, request.payload))
+        self._observer.planned(self._clock() - started)
+        for backend in prepared.blocked:
+            self._observer.residency_blocked(backend, request.data_class)
+        deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
+        execution = Execution(request, prepared.model.spec, deadline, self._clock, self._preprocess)
+        try:
+            with self._world.generation.leases:
+                if not prepared.steps:
+                    raise self._refusal(prepared, request.data_class)
+                answer = await execution.run(prepared.steps)
+        except RouterError as error:
+            self._observer.failed(request.model, prepared.policy, error, execution.attempts)
+            raise
+        except asyncio.CancelledError:
+            self._observer.hung_up(request.model, prepared.policy, execution.attempts)
+            raise
+        finally:
+            if any(record.outcome is Outcome.DROPPED for record in execution.attempts):
+                self.refresh()
+        response = self._respond(request, prepared, execution, answer)
+        self._observer.answered(response)
+        return response
+
+    def refresh(self) -> None:
+        """Brings the snapshot up to date; plans made against the old one are forgotten."""
+        world = self._world.refreshed(self._clock())
+        if world is not self._world:
+            self._world = world
+            self._plans = {}
+
+    def _respond(
+        self, request: InferenceRequest, prepared: Prepared, execution: Execution, answer: Answer
+    ) -> InferenceResponse:
+        route = Route(
+            policy=prepared.policy,
+            backend=answer.attempt.backend,
+            variant=answer.attempt.variant,
+            degraded=answer.degraded,
+            reason=prepared.plan.reason + answer.reason,
+            attempts=execution.attempts,
+            latency_s=self._clock() - request.arrived,
+        )
+        return InferenceResponse(request.id, prepared.model.spec, answer.outputs, route)
+
+    def _make_plan(self, facts: Facts) -> Prepared:
+        world = self._world
+        deployment = world.generation.deployment
+        name = deployment.route(facts.model, facts.data_class)
+        if name is None:
+            plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
+            return Prepared("none", deployment.models[facts.model], plan, (), ())
+        plan, blocked = guard.permit(deployment.policies[name].plan(facts, world.snapshot), facts, world.snapshot)
+        plan = with_reserves(plan, facts, world.snapshot)
+        steps = tuple((attempt, world.generation.targets[facts.model, attempt.backend]) for attempt in plan.attempts)
+        return Prepared(name, deployment.models[facts.model], plan, steps, blocked)
+
+    def _refusal(self, prepared: Prepared, data_class: str) -> RouterError:
+        model = prepared.model.spec.name
+        candidates = [
+            target for target in self.snapshot.models[model].targets if target.site in self.snapshot.sites[data_class]
+        ]
+        if not candidates:
+            sites = ", ".join(sorted(self.snapshot.sites[data_class])) or "no site"
+            return ResidencyForbids(
+                f"Data of class {data_class!r} may go to {sites} only, and {model} has no backend there. "
+                "Give the model a variant on such a site, or send the request without what makes it so."
+            )
+        retry_after = max(0.0, min(target.retry_at for target in candidates) - self._clock())
+        return NoBackendAvailable(f"{model}: {prepared.plan.reason}.", retry_after_s=retry_after)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_INTERVAL_S)
+            self.refresh()
+
+    async def _probe_forever(self, instance: Instance) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, instance.breaker.next_probe_at - self._clock()))
+            before = instance.breaker.state
+            await instance.probe(self._clock, self._random)
+            if instance.breaker.state is not before:
+                self.refresh()
+
+    async def _retire(self, generation: Generation, successor: Generation, earlier: asyncio.Task[None] | None) -> None:
+        """Closes what the successor does not use, after the last request of this generation and all before it."""
+        for instance in generation.instances() - successor.instances():
+            self._probes.pop(instance).cancel()
+        if earlier is not None:
+            await earlier
+        await generation.leases.ended()
+        await generation.close_all_but(successor)

@@ -1,0 +1,159 @@
+"""One policy file's run time: its backends and targets, opened; and the world: a generation and its snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router.deployment import BackendEntry, Deployment
+from router.instance import Instance, Target, open_instance
+from router.ports import Backend
+from router.snapshot import ModelView, Snapshot, TargetView
+
+
+class Leases:
+    """Counts the requests that use a generation; each holds `with generation.leases:` from plan to answer."""
+
+    __slots__ = ("_count", "_idle")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if self._count == 0 and self._idle is not None:
+            self._idle.set()
+
+    async def ended(self) -> None:
+        """Waits for the last one. Every request has a deadline, so this ends."""
+        if self._count:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one version of the policy file put in force.
+
+    Args:
+        number: Counts up with each version.
+        deployment: What the file says.
+        backends: The backends that it names.
+        targets: Every model on every backend that has it, by model and backend.
+        leases: The requests that use it.
+    """
+
+    number: int
+    deployment: Deployment
+    backends: dict[str, Backend]
+    targets: dict[tuple[str, str], Target]
+    leases: Leases
+
+    @staticmethod
+    def empty() -> Generation:
+        """The generation before the first."""
+        return Generation(0, Deployment({}, {}, {}, (), {}), {}, {}, Leases())
+
+    def instances(self) -> set[Instance]:
+        """All opened models."""
+        return {target.instance for target in self.targets.values()}
+
+    async def close_all_but(self, kept: Generation) -> None:
+        """Closes what `kept` does not use either. Nothing of it is in flight when this is called."""
+        for instance in self.instances() - kept.instances():
+            await instance.close()
+        still_used = set(map(id, kept.backends.values()))
+        for backend in self.backends.values():
+            if id(backend) not in still_used:
+                await backend.close()
+
+
+async def open_generation(
+    deployment: Deployment,
+    before: Generation,
+    make_backend: Callable[[BackendEntry], Backend],
+    clock: Callable[[], float],
+) -> Generation:
+    """Opens what a deployment names, taking over from the generation before what did not change."""
+    backends = {
+        name: _take_over(name, entry, before) or make_backend(entry) for name, entry in deployment.backends.items()
+    }
+    async with asyncio.TaskGroup() as opening:
+        tasks = {
+            (model, backend): opening.create_task(
+                _instance(backends[backend], deployment, model, backend, before, clock)
+            )
+            for model, entry in deployment.models.items()
+            for backend in entry.variants
+        }
+    targets = {key: Target(key[1], deployment.backends[key[1]], task.result()) for key, task in tasks.items()}
+    return Generation(before.number + 1, deployment, backends, targets, Leases())
+
+
+def _take_over(name: str, entry: BackendEntry, before: Generation) -> Backend | None:
+    """The backend of that name as it is, if only its site or price changed."""
+    old = before.deployment.backends.get(name)
+    same = old is not None and (old.kind, old.options) == (entry.kind, entry.options)
+    return before.backends[name] if same else None
+
+
+async def _instance(
+    backend: Backend, deployment: Deployment, model: str, name: str, before: Generation, clock: Callable[[], float]
+) -> Instance:
+    spec, variant = deployment.models[model].spec, deployment.models[model].variants[name]
+    old = before.targets.get((model, name))
+    if old is not None and old.instance.serves(backend, spec, variant):
+        return old.instance
+    return await open_instance(backend, spec, variant, clock())
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A generation and what policies see of it; replaced as a whole."""
+
+    generation: Generation
+    snapshot: Snapshot
+
+    @staticmethod
+    def empty() -> World:
+        """The world before the first policy file."""
+        return World(Generation.empty(), Snapshot(0, 0.0, {}, {}, {}))
+
+    @staticmethod
+    def of(generation: Generation, now: float) -> World:
+        """The world as the generation's instances are now."""
+        for instance in generation.instances():
+            instance.settle()
+        targets = {key: target.view() for key, target in generation.targets.items()}
+        deployment = generation.deployment
+        models = {name: _model_view(deployment, name, targets) for name in deployment.models}
+        sites = {name: deployment.sites(name) for name in deployment.data_classes()}
+        return World(generation, Snapshot(generation.number, now, models, targets, sites))
+
+    def refreshed(self, now: float) -> World:
+        """The world now; itself, if nothing happened since."""
+        changed = [key for key, target in self.generation.targets.items() if target.instance.unsettled]
+        if not changed:
+            return self
+        targets, models = dict(self.snapshot.targets), dict(self.snapshot.models)
+        for key in changed:
+            target = self.generation.targets[key]
+            target.instance.settle()
+            targets[key] = target.view()
+        for name in {model for model, _ in changed}:
+            models[name] = _model_view(self.generation.deployment, name, targets)
+        return World(self.generation, Snapshot(self.generation.number, now, models, targets, self.snapshot.sites))
+
+
+def _model_view(deployment: Deployment, name: str, targets: dict[tuple[str, str], TargetView]) -> ModelView:
+    entry = deployment.models[name]
+    return ModelView(
+        slo_p95_s=entry.slo_p95_s,
+        image=entry.spec.image,
+        targets=tuple(targets[name, backend] for backend in entry.variants),
+    )

@@ -1,0 +1,191 @@
+"""The seams: what the engine asks of a backend, a policy, an image pipeline and an observer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from router.errors import RouterError
+from router.types import (
+    AttemptRecord,
+    EncodedImage,
+    Facts,
+    ImageSpec,
+    InferenceResponse,
+    ModelSpec,
+    Payload,
+    Reply,
+    Tensor,
+)
+
+if TYPE_CHECKING:
+    from router.plan import Plan
+    from router.snapshot import Snapshot
+
+
+class Policy(Protocol):
+    """Decides. Implementations derive from it and are frozen dataclasses, whose fields are their options."""
+
+    def plan(self, facts: Facts, snapshot: Snapshot) -> Plan:
+        """Says which backends to try, in which order, and why.
+
+        Pure: the same arguments always give the same plan, and nothing else is looked at.
+
+        Args:
+            facts: What is known of the request.
+            snapshot: What is known of the world.
+
+        Returns:
+            A plan whose attempts name only backends that `snapshot.candidates(facts)` lists. A plan without
+            attempts carries the reason why nothing can be tried.
+        """
+        ...
+
+    def problem_with(self, model: ModelSpec) -> str | None:
+        """Why this policy, with these options, cannot serve this model; None if it can."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call on one backend.
+
+    Args:
+        payload: Tensors as the model takes them, or an image if the variant takes those.
+        request_id: For the backend's own logs.
+        parameters: The caller's parameters.
+    """
+
+    payload: Payload
+    request_id: str
+    parameters: Mapping[str, object]
+
+
+class Servable(Protocol):
+    """One model opened on one backend, ready to be asked."""
+
+    async def infer(self, call: Call, deadline: float) -> Reply:
+        """Runs the model once.
+
+        Safe to call concurrently. When the calling task is cancelled, whatever was started is abandoned or
+        stopped, and nothing of it is left behind.
+
+        Args:
+            call: What to infer.
+            deadline: Monotonic seconds; nobody waits for an answer after it.
+
+        Returns:
+            Outputs with the dtypes and shapes that the model's spec declares.
+
+        Raises:
+            BackendError: In one of its kinds; no other exception.
+        """
+        ...
+
+    async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
+        """Asks whether it would answer now.
+
+        Args:
+            deadline: Monotonic seconds.
+            synthetic: Run a real inference on made-up input, rather than ask the server for its opinion.
+
+        Returns:
+            The answer to the made-up input, whose times are the first estimate of its latency; else None.
+
+        Raises:
+            BackendError: It would not.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Frees what it holds. Nothing is in flight when this is called."""
+        ...
+
+
+class VariantOptions(Protocol):
+    """What a policy file says about a model on one kind of backend; a frozen dataclass."""
+
+    @property
+    def label(self) -> str:
+        """How the variant is called in routes and metrics."""
+        ...
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether it can be sent an encoded image, and runs the model's stages itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a backend may need to know of the process it lives in.
+
+    Args:
+        models_dir: Where relative model files are looked up.
+    """
+
+    models_dir: Path
+
+
+class Backend(Protocol):
+    """One way to run models: owns what its servables share, such as a channel or a thread pool.
+
+    The class itself is what is registered; it names the dataclasses of its options.
+    """
+
+    Options: ClassVar[type]
+    Variant: ClassVar[type]
+
+    def __init__(self, options: Any, context: BackendContext) -> None:
+        """Remembers its options. Touches neither network nor disk."""
+        ...
+
+    async def open(self, model: ModelSpec, variant: Any) -> Servable:
+        """Makes a model ready, warm-up included. Does not need the network to be up.
+
+        Raises:
+            BackendError: It can never work as configured: a missing file, the wrong inputs.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Frees what is shared. All servables are closed before."""
+        ...
+
+
+class Preprocess(Protocol):
+    """Runs a model's image stages."""
+
+    def __call__(self, image: EncodedImage, spec: ImageSpec, model: ModelSpec) -> dict[str, Tensor]:
+        """Turns an image file into the model's input tensors. Blocking; called in a thread.
+
+        Raises:
+            UnprocessableImage: It cannot be decoded, or exceeds the declared bounds.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Learns what happened: metrics today, audit and decision log in time. Must not block or raise."""
+
+    def planned(self, seconds: float) -> None:
+        """A request was planned, in this many seconds."""
+        ...
+
+    def residency_blocked(self, backend: str, data_class: str) -> None:
+        """The guard took a backend out of a plan."""
+        ...
+
+    def answered(self, response: InferenceResponse) -> None:
+        """A request got its answer."""
+        ...
+
+    def failed(self, model: str, policy: str, error: RouterError, attempts: Sequence[AttemptRecord]) -> None:
+        """A request that named a known model ended in an error."""
+        ...
+
+    def hung_up(self, model: str, policy: str, attempts: Sequence[AttemptRecord]) -> None:
+        """The client of a request went away before the answer."""
+        ...
