@@ -1,0 +1,1 @@
+"""The policies, and the file in which operators choose among them."""

@@ -1,0 +1,32 @@
+"""Cloud primary: the cloud answers; a local fallback keeps a degraded service alive while it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_down
+from router.plan import Plan
+from router.ports import Policy
+from router.snapshot import Snapshot
+from router.types import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPrimary(Policy):
+    """Asks the cloud; falls back to the device, whose answers are marked as degraded. Has no options."""
+
+    def plan(self, facts: Facts, snapshot: Snapshot) -> Plan:
+        """Orders remote targets before local ones and marks the local ones as degraded."""
+        model = snapshot.models[facts.model]
+        candidates = snapshot.candidates(facts)
+        local, remote = map(up, split_by_site(candidates))
+        attempts = (
+            *(attempt(target, facts, model) for target in remote),
+            *(attempt(target, facts, model, degraded=True) for target in local),
+        )
+        if not attempts:
+            return Plan((), nobody(candidates))
+        if remote:
+            return Plan(attempts, f"cloud first: {predicted(remote[0], facts)}")
+        down = why_down(candidates) or f"data class {facts.data_class!r} keeps it on the premises"
+        return Plan(attempts, f"degraded: {down}")

@@ -1,0 +1,65 @@
+"""The words and the orderings that policies share: who is up, who is fast enough, and how a plan explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from router.plan import AcceptIf, Attempt
+from router.snapshot import ModelView, TargetView
+from router.types import Facts
+
+
+def split_by_site(targets: Iterable[TargetView]) -> tuple[list[TargetView], list[TargetView]]:
+    """Those on the premises, and those elsewhere; each in the given order."""
+    local: list[TargetView] = []
+    remote: list[TargetView] = []
+    for target in targets:
+        (local if target.local else remote).append(target)
+    return local, remote
+
+
+def up(targets: Iterable[TargetView]) -> list[TargetView]:
+    """Those that requests may be sent to."""
+    return [target for target in targets if target.available]
+
+
+def attempt(
+    target: TargetView,
+    facts: Facts,
+    model: ModelView,
+    *,
+    stages_here: bool = False,
+    accept_if: AcceptIf | None = None,
+    degraded: bool = False,
+) -> Attempt:
+    """An attempt on this target. Image stages run here where they must, or where `stages_here` says so."""
+    stage = facts.encoded_image and (stages_here or not target.takes_image)
+    stages = model.image.names if stage and model.image else ()
+    return Attempt(target.backend, target.variant, stages, accept_if, degraded)
+
+
+def why_down(targets: Sequence[TargetView]) -> str:
+    """What is wrong with those that are not available, in words; empty if all are."""
+    return "; ".join(f"{target.backend} is down ({target.problem})" for target in targets if not target.available)
+
+
+def nobody(targets: Sequence[TargetView]) -> str:
+    """Why there is nothing to try."""
+    return why_down(targets) or "no backend of the model stands where this data class may go"
+
+
+def misses(target: TargetView, facts: Facts, slo_p95_s: float) -> bool:
+    """Whether its predicted P95 is above the SLO. Unknown latency is not a miss."""
+    return target.latency is not None and target.latency.p95(facts.payload_bytes) > slo_p95_s
+
+
+def meets(target: TargetView, facts: Facts, slo_p95_s: float) -> bool:
+    """Whether its predicted P95 is within the SLO. Unknown latency is no promise."""
+    return target.latency is not None and target.latency.p95(facts.payload_bytes) <= slo_p95_s
+
+
+def predicted(target: TargetView, facts: Facts) -> str:
+    """Its predicted P95 in words."""
+    if target.latency is None:
+        return f"{target.backend}'s P95 is not known yet"
+    return f"{target.backend}'s predicted P95 is {target.latency.p95(facts.payload_bytes) * 1000:.1f} ms"

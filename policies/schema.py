@@ -1,0 +1,168 @@
+"""The shape of the policy file: its sections, what each field means, and the JSON Schema for editors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from router.pricing import DevicePrice, NodePrice, Price
+from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
+from router.stages import Decode, Grayscale, Normalize, Resize
+from router.types import DTYPES
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Milliseconds = Annotated[float, Field(gt=0, le=600_000)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class PriceSection(Section):
+    """What inferences cost: a device's total cost of ownership, or a rented node."""
+
+    device: DevicePrice | None = None
+    node: NodePrice | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> PriceSection:
+        if (self.device is None) == (self.node is None):
+            raise ValueError("give either device or node")
+        return self
+
+    def price(self) -> Price:
+        """The one that is given."""
+        price = self.device or self.node
+        assert price is not None
+        return price
+
+
+class BackendSection(Section):
+    """One way to run models. Further keys are the options of its kind."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    kind: str
+    site: Name = Field(description="Where it stands. Data sent to any site but `on-premises` counts as bytes out.")
+    price: PriceSection
+
+
+class TensorSection(Section):
+    """One tensor of a model; -1 in its shape is any size, and as the first dimension the number of rows."""
+
+    dtype: Literal[tuple(DTYPES)]  # type: ignore[valid-type]
+    shape: list[int]
+    allow_nonfinite: bool = Field(False, description="Let NaN and the infinities pass.")
+
+
+class SloSection(Section):
+    """What a model's users expect."""
+
+    p95_ms: Milliseconds = Field(description="Latency that 95 % of requests stay within.")
+    deadline_ms: Milliseconds = Field(description="Deadline of a request that names none.")
+
+
+class ImageSection(Section):
+    """How an image file becomes one of the model's inputs."""
+
+    input: str
+    stages: list[Annotated[Decode | Grayscale | Resize | Normalize, Field(discriminator="stage")]] = Field(min_length=1)
+
+
+class ModelSection(Section):
+    """A model as applications see it, and its variant on each backend that has it."""
+
+    version: Name = "1"
+    inputs: dict[Name, TensorSection] = Field(min_length=1)
+    outputs: dict[Name, TensorSection] = Field(min_length=1)
+    confidence: str | None = Field(None, description="The output whose greatest value is a row's confidence.")
+    slo: SloSection
+    image: ImageSection | None = None
+    variants: dict[Name, dict[str, Any]] = Field(min_length=1)
+
+
+class PolicySection(Section):
+    """A policy. Further keys are the options of its kind."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    kind: str
+
+
+class RouteSection(Section):
+    """Which policy serves what; the first route that matches wins."""
+
+    model: str = Field("*", description="A model's name, or * for any.")
+    data_class: str = Field("*", description="A data class, or * for any.")
+    policy: str
+
+
+class ResidencySection(Section):
+    """Where data of a class may go. A class that is not listed is not let in, `unclassified` apart."""
+
+    sites: list[str] | None = Field(None, description="The only sites it may go to; without it, any.")
+
+
+class PolicyFile(Section):
+    """The policy file of a hybrid router: which backends there are, what runs where, and who decides."""
+
+    version: Literal[1]
+    backends: dict[Name, BackendSection] = Field(min_length=1)
+    models: dict[Name, ModelSection] = Field(min_length=1)
+    policies: dict[Name, PolicySection] = Field(min_length=1)
+    routes: list[RouteSection] = Field(min_length=1)
+    residency: dict[Name, ResidencySection] = Field(default_factory=dict)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the policy file, the options of every kind installed here included."""
+    schema = PolicyFile.model_json_schema()
+    definitions = schema["$defs"]
+    policies, _ = _kinds(Registry(POLICIES), definitions)
+    backends, variants = _kinds(Registry(BACKENDS), definitions)
+    for section, kinds in (("BackendSection", backends), ("PolicySection", policies)):
+        common = definitions[section]
+        definitions[section] = {
+            "description": common["description"],
+            "oneOf": [_with_options(kind, options, common) for kind, options in kinds.items()],
+        }
+    definitions["ModelSection"]["properties"]["variants"]["additionalProperties"] = {"anyOf": variants}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _with_options(kind: str, options: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one kind's section: what all of them have, and its own options."""
+    properties = common["properties"] | options.get("properties", {}) | {"kind": {"const": kind}}
+    return {
+        "title": kind,
+        "description": options.get("description", ""),
+        "type": "object",
+        "properties": properties,
+        "required": [*common["required"], *options.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def _kinds(registry: Registry, definitions: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The options of each kind that can be loaded here, and the variants of those that have any."""
+    options: dict[str, dict[str, Any]] = {}
+    variants: list[dict[str, Any]] = []
+    for name in registry.names():
+        try:
+            kind = registry.load(name)
+        except UnknownKind:
+            continue
+        options[name] = _dataclass_schema(getattr(kind, "Options", kind), definitions)
+        if hasattr(kind, "Variant"):
+            variants.append(_dataclass_schema(kind.Variant, definitions) | {"title": f"{name} variant"})
+    return options, variants
+
+
+def _dataclass_schema(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = TypeAdapter(cls).json_schema()
+    for name, definition in schema.pop("$defs", {}).items():
+        definitions[name] = definition | {"additionalProperties": False}
+    return schema | {"additionalProperties": False}
