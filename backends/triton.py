@@ -1,0 +1,254 @@
+"""Asks a Triton Inference Server, or any server of the same protocol, over gRPC.
+
+It uses the stubs that tritonclient generates but a channel of its own: one channel carries all calls, its
+settings are made together, and it can be replaced.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from backends.oip import bytes_tensor, datatype, decode_raw, encode_raw
+from router.errors import (
+    BackendError,
+    BackendFailed,
+    BackendRejectedInput,
+    BackendTimeout,
+    BackendUnavailable,
+)
+from router.ports import BackendContext, Call
+from router.types import EncodedImage, ModelSpec, Reply, Tensor
+
+MAX_MESSAGE_BYTES = 64 << 20
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # gRPC's default backs off up to two minutes, and would stay away that long after the WAN is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Subchannels are shared across the process otherwise, and a new channel would inherit a stuck connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    # No keepalive pings: the probes carry data more often than any ping would, and servers strike eager pings.
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TritonOptions:
+    """Where the server is.
+
+    Args:
+        url: `grpc://host:port`, or `grpcs://host:port` for TLS with the system's certificate authorities.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("grpc", "grpcs") or not parts.hostname or parts.port is None or parts.path:
+            raise ValueError(f"url must look like grpc://host:8001 or grpcs://host:8001, not {self.url!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImageModel:
+    """A model on the server that takes the image file itself, and runs the stages there.
+
+    Args:
+        name: Its name on the server.
+        input: Its input, BYTES [N, 1].
+    """
+
+    name: str
+    input: str = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonVariant:
+    """A model on the server.
+
+    Args:
+        name: Its name on the server.
+        version: Its version on the server; empty lets the server choose.
+        encoded_image: The model to send image files to, if the server has one.
+    """
+
+    name: str
+    version: str = ""
+    encoded_image: EncodedImageModel | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and version."""
+        return f"{self.name}:{self.version}" if self.version else self.name
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether image files may be sent as they are."""
+        return self.encoded_image is not None
+
+
+class TritonBackend:
+    """One server, one channel."""
+
+    Options: ClassVar[type] = TritonOptions
+    Variant: ClassVar[type] = TritonVariant
+
+    def __init__(self, options: TritonOptions, context: BackendContext) -> None:
+        self._options = options
+        self._channel: grpc.aio.Channel | None = None
+
+    async def open(self, model: ModelSpec, variant: TritonVariant) -> TritonServable:
+        """Makes the channel, which connects when it is first used: no network is needed to open."""
+        if self._channel is None:
+            target = urlsplit(self._options.url).netloc
+            if self._options.url.startswith("grpcs:"):
+                self._channel = grpc.aio.secure_channel(
+                    target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS
+                )
+            else:
+                self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        return TritonServable(service_pb2_grpc.GRPCInferenceServiceStub(self._channel), model, variant)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+class TritonServable:
+    """One model on the server.
+
+    Triton does not say what a single request cost it. Its statistics do for all of them together, so a probe reads
+    those, and a reply's queue and compute time are the server's means since the probe before; what is left of the
+    time that passed here is the network's.
+    """
+
+    def __init__(self, stub: Any, model: ModelSpec, variant: TritonVariant) -> None:
+        self._stub = stub
+        self._model = model
+        self._variant = variant
+        self._served = _Served(0, 0, 0)
+        self._queue_s = 0.0
+        self._compute_s: float | None = None
+        self._rtt_s = 0.0
+
+    async def infer(self, call: Call, deadline: float) -> Reply:
+        """Sends the request with its deadline, which bounds the server's queue as well."""
+        started = time.monotonic()
+        request = self._request(call, deadline - started)
+        try:
+            response = await self._stub.ModelInfer(request, timeout=max(0.0, deadline - started))
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error, self._variant.label) from error
+        outputs = self._outputs(response)
+        elapsed = time.monotonic() - started
+        compute = max(0.0, elapsed - self._rtt_s) if self._compute_s is None else min(elapsed, self._compute_s)
+        queue = min(elapsed - compute, self._queue_s)
+        return Reply(outputs, queue, elapsed - compute - queue, compute)
+
+    async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
+        """Asks whether the model is ready, which measures the round trip, then reads its statistics."""
+        name, version = self._variant.name, self._variant.version
+        started = time.monotonic()
+        try:
+            ready = await self._stub.ModelReady(
+                service_pb2.ModelReadyRequest(name=name, version=version), timeout=max(0.0, deadline - started)
+            )
+            if not ready.ready:
+                raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
+            self._rtt_s = time.monotonic() - started
+            statistics = await self._stub.ModelStatistics(
+                service_pb2.ModelStatisticsRequest(name=name, version=version),
+                timeout=max(0.0, deadline - time.monotonic()),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error, self._variant.label) from error
+        self._learn(statistics)
+        if not synthetic:
+            return None
+        return await self.infer(Call(self._model.synthetic_inputs(), "probe", {}), deadline)
+
+    async def close(self) -> None:
+        """Nothing to do: the channel is the backend's."""
+
+    def _request(self, call: Call, seconds: float) -> Any:
+        request = service_pb2.ModelInferRequest(id=call.request_id)
+        request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
+        if isinstance(call.payload, EncodedImage):
+            assert self._variant.encoded_image is not None, "takes_image is False"
+            request.model_name = self._variant.encoded_image.name
+            inputs = {self._variant.encoded_image.input: bytes_tensor(call.payload.content)}
+        else:
+            request.model_name = self._variant.name
+            request.model_version = self._variant.version
+            inputs = dict(call.payload)
+        for name, tensor in inputs.items():
+            request.inputs.add(name=name, datatype=datatype(tensor.dtype), shape=tensor.shape)
+            request.raw_input_contents.append(encode_raw(tensor))
+        return request
+
+    def _outputs(self, response: Any) -> dict[str, Tensor]:
+        """The declared outputs. Triton keeps a batch dimension that a spec may not have: [N, 1] for [N]."""
+        outputs: dict[str, Tensor] = {}
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+            spec = self._model.outputs.get(output.name)
+            if spec is None:
+                continue
+            shape = tuple(output.shape)
+            if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
+                shape = shape[:-1]
+            if datatype(spec.dtype) != output.datatype or not spec.accepts(shape):
+                raise BackendFailed(
+                    f"{self._variant.label} answered {output.name} as {output.datatype} {list(output.shape)}; "
+                    f"the policy file says {spec.dtype} {list(spec.shape)}."
+                )
+            outputs[output.name] = decode_raw(raw, spec.dtype, shape)
+        missing = self._model.outputs.keys() - outputs.keys()
+        if missing:
+            raise BackendFailed(f"{self._variant.label} did not answer {', '.join(sorted(missing))}.")
+        return outputs
+
+    def _learn(self, statistics: Any) -> None:
+        served = _Served.total(statistics)
+        count = served.count - self._served.count
+        if count > 0:
+            self._queue_s = (served.queue_ns - self._served.queue_ns) / count / 1e9
+            self._compute_s = (served.compute_ns - self._served.compute_ns) / count / 1e9
+        self._served = served
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a server has served since it started: requests, and their nanoseconds in queue and in compute."""
+
+    count: int
+    queue_ns: int
+    compute_ns: int
+
+    @staticmethod
+    def total(statistics: Any) -> _Served:
+        stats = [model.inference_stats for model in statistics.model_stats]
+        return _Served(
+            sum(s.success.count for s in stats),
+            sum(s.queue.ns for s in stats),
+            sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats),
+        )
+
+
+def _translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
+    code, sentence = error.code(), (error.details() or "").splitlines()
+    detail = sentence[0] if sentence else code.name
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return BackendTimeout(f"{label} did not answer in time.")
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return BackendRejectedInput(f"{label} rejects the input: {detail}")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+        return BackendUnavailable(f"{label} cannot be reached: {detail}")
+    return BackendFailed(f"{label} failed with {code.name}: {detail}")
