@@ -1,0 +1,1 @@
+"""The process: fronts, settings, metrics and command line. Wires everything together; nothing imports it."""
