@@ -237,9 +237,7 @@ class TritonProcess:
             answer = first_line.readline()
         if not answer:
             self.stop()
-            raise CloudUnavailable(
-                f"{install.server} couldn't be executed: is the wheel made for this machine?"
-            )
+            raise CloudUnavailable(f"{install.server} couldn't be executed: is the wheel made for this machine?")
         self._pid = int(answer)
 
     def _log_tail(self) -> str:
@@ -290,8 +288,7 @@ def _free_ports(asked: CloudPorts) -> CloudPorts:
                 listener.listen()
             except OSError as error:
                 raise CloudUnavailable(
-                    f"port {port} on {HOST} can't be had ({error.strerror}): "
-                    "stop what uses it or choose another"
+                    f"port {port} on {HOST} can't be had ({error.strerror}): stop what uses it or choose another"
                 ) from error
             chosen.append(listener.getsockname()[1])
     return CloudPorts(*chosen)

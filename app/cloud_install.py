@@ -83,9 +83,7 @@ class CloudInstall:
         shutil.copytree(self.repository, runtime / "models")
 
 
-def find_install(
-    environment: Path = DEFAULT_ENVIRONMENT, repository: Path = DEFAULT_REPOSITORY
-) -> CloudInstall:
+def find_install(environment: Path = DEFAULT_ENVIRONMENT, repository: Path = DEFAULT_REPOSITORY) -> CloudInstall:
     """Look whether the environment holds all that a server needs.
 
     Args:
@@ -101,9 +99,7 @@ def find_install(
             f"{platform.machine()}: run the cloud on such a machine, and name its address in the policy file"
         )
     if not repository.is_dir():
-        raise CloudUnavailable(
-            f"no Triton model repository at {repository}: run from a checkout, or name one"
-        )
+        raise CloudUnavailable(f"no Triton model repository at {repository}: run from a checkout, or name one")
     found = _inspect(environment)
     _check_versions(found, environment)
     site_packages = Path(found.site_packages)
@@ -133,8 +129,7 @@ def _inspect(environment: Path) -> _Inspection:
     python = environment / "bin" / "python"
     if not python.exists():
         raise CloudUnavailable(
-            f"there is no virtual environment for Triton at {environment}; "
-            f"make it with: {making_commands(environment)}"
+            f"there is no virtual environment for Triton at {environment}; make it with: {making_commands(environment)}"
         )
     try:
         answer = subprocess.run(

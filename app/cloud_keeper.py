@@ -65,7 +65,7 @@ def keep(orders: Orders) -> None:
             stderr=log,
             process_group=0,
             # Unsafe only where other threads hold locks while this one forks; here is one thread.
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509
+            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
         )
     server_end = os.pidfd_open(server.pid)
     print(server.pid, flush=True)

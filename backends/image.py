@@ -89,5 +89,6 @@ def _in_shape(pixels: Tensor, wanted: TensorSpec) -> Tensor:
     if unambiguous and pixels.size == np.prod(shape):
         return np.ascontiguousarray(pixels.reshape(shape))
     raise UnprocessableImage(
-        f"The stages give {list(pixels.shape)}, the model takes {list(wanted.shape)}; mend the model's stages in the policy file."
+        f"The stages give {list(pixels.shape)}, the model takes {list(wanted.shape)}; "
+        "mend the model's stages in the policy file."
     )

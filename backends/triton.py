@@ -127,16 +127,15 @@ class TritonServable:
 
     Triton does not say what a single request cost it. Its statistics do for all of them together, so a probe reads
     those, and a reply's queue and compute time are the server's means since the probe before; what is left of the
-    time that passed here is the network's.
+    time that passed here is the network's. Until there are such means, all but the round trip counts as compute.
     """
 
     def __init__(self, stub: Any, model: ModelSpec, variant: TritonVariant) -> None:
         self._stub = stub
         self._model = model
         self._variant = variant
-        self._served = _Served(0, 0, 0)
-        self._queue_s = 0.0
-        self._compute_s: float | None = None
+        names = (variant.name, *([variant.encoded_image.name] if variant.encoded_image else []))
+        self._served = {name: _Served() for name in names}
         self._rtt_s = 0.0
 
     async def infer(self, call: Call, deadline: float) -> Reply:
@@ -149,8 +148,9 @@ class TritonServable:
             raise _translated(error, self._variant.label) from error
         outputs = self._outputs(response)
         elapsed = time.monotonic() - started
-        compute = max(0.0, elapsed - self._rtt_s) if self._compute_s is None else min(elapsed, self._compute_s)
-        queue = min(elapsed - compute, self._queue_s)
+        queue, compute = self._served[request.model_name].means(max(0.0, elapsed - self._rtt_s))
+        compute = min(elapsed, compute)
+        queue = min(elapsed - compute, queue)
         return Reply(outputs, queue, elapsed - compute - queue, compute)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
@@ -164,13 +164,11 @@ class TritonServable:
             if not ready.ready:
                 raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
             self._rtt_s = time.monotonic() - started
-            statistics = await self._stub.ModelStatistics(
-                service_pb2.ModelStatisticsRequest(name=name, version=version),
-                timeout=max(0.0, deadline - time.monotonic()),
-            )
+            for model, served in self._served.items():
+                request = service_pb2.ModelStatisticsRequest(name=model)
+                served.learn(await self._stub.ModelStatistics(request, timeout=max(0.0, deadline - time.monotonic())))
         except grpc.aio.AioRpcError as error:
             raise _translated(error, self._variant.label) from error
-        self._learn(statistics)
         if not synthetic:
             return None
         return await self.infer(Call(self._model.synthetic_inputs(), "probe", {}), deadline)
@@ -215,31 +213,32 @@ class TritonServable:
             raise BackendFailed(f"{self._variant.label} did not answer {', '.join(sorted(missing))}.")
         return outputs
 
-    def _learn(self, statistics: Any) -> None:
-        served = _Served.total(statistics)
-        count = served.count - self._served.count
-        if count > 0:
-            self._queue_s = (served.queue_ns - self._served.queue_ns) / count / 1e9
-            self._compute_s = (served.compute_ns - self._served.compute_ns) / count / 1e9
-        self._served = served
 
-
-@dataclass(frozen=True, slots=True)
 class _Served:
-    """What a server has served since it started: requests, and their nanoseconds in queue and in compute."""
+    """What a server says it has served of one model since it started, and the means since it was asked before."""
 
-    count: int
-    queue_ns: int
-    compute_ns: int
+    __slots__ = ("_compute_ns", "_count", "_means", "_queue_ns")
 
-    @staticmethod
-    def total(statistics: Any) -> _Served:
+    def __init__(self) -> None:
+        self._count = 0
+        self._queue_ns = 0
+        self._compute_ns = 0
+        self._means: tuple[float, float] | None = None
+
+    def means(self, otherwise_s: float) -> tuple[float, float]:
+        """Mean seconds in queue and in compute of a request; no queue and `otherwise_s` where none are known."""
+        return (0.0, otherwise_s) if self._means is None else self._means
+
+    def learn(self, statistics: Any) -> None:
+        """Takes in a ModelStatisticsResponse. A server that started anew counts from zero again."""
         stats = [model.inference_stats for model in statistics.model_stats]
-        return _Served(
-            sum(s.success.count for s in stats),
-            sum(s.queue.ns for s in stats),
-            sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats),
-        )
+        count = sum(s.success.count for s in stats)
+        queue_ns = sum(s.queue.ns for s in stats)
+        compute_ns = sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats)
+        more = count - self._count
+        if more > 0:
+            self._means = (queue_ns - self._queue_ns) / more / 1e9, (compute_ns - self._compute_ns) / more / 1e9
+        self._count, self._queue_ns, self._compute_ns = count, queue_ns, compute_ns
 
 
 def _translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:

@@ -1,4 +1,4 @@
-"""Local first: the device answers; the cloud is asked when the device cannot, or would miss the SLO that the cloud meets."""
+"""Local first: the device answers; the cloud is asked when the device cannot, or when only it meets the SLO."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from router import guard
 from router.deployment import BackendEntry, Deployment, ModelEntry
 from router.errors import (
-    BackendError,
     InvalidField,
     NoBackendAvailable,
     Outcome,
@@ -125,14 +124,10 @@ class Engine:
         before = self._world.generation
         generation = await open_generation(deployment, before, self._make_backend, self._clock)
         fresh = generation.instances() - before.instances()
-        failures = [
-            f"models.{instance.model.name}: {instance.servable.detail}"
-            for instance in fresh
-            if isinstance(instance.servable, BackendError)
-        ]
-        if must_open and failures:
+        problems = generation.problems(fresh)
+        if must_open and problems:
             await generation.close_all_but(before)
-            raise DeploymentRefused("; ".join(sorted(failures)))
+            raise DeploymentRefused("; ".join(problems))
         async with asyncio.TaskGroup() as first_probes:
             for instance in fresh:
                 first_probes.create_task(instance.probe(self._clock, self._random))

@@ -127,7 +127,7 @@ class Execution:
                     return answer
         if self._held is not None:
             self._held.degraded = True
-            self._held.reason = f"below the threshold, and no other backend answered{self._mishaps()}"
+            self._held.reason = f"; below the threshold, and no other backend answered{self._mishaps()}"
             return self._held
         raise self._failure(last)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.deployment import BackendEntry, Deployment
+from router.errors import BackendError
 from router.instance import Instance, Target, open_instance
 from router.ports import Backend
 from router.snapshot import ModelView, Snapshot, TargetView
@@ -62,6 +63,15 @@ class Generation:
     def instances(self) -> set[Instance]:
         """All opened models."""
         return {target.instance for target in self.targets.values()}
+
+    @staticmethod
+    def problems(instances: set[Instance]) -> list[str]:
+        """A sentence for each of these that could not be opened."""
+        return sorted(
+            f"models.{instance.model.name}: {instance.servable.detail}"
+            for instance in instances
+            if isinstance(instance.servable, BackendError)
+        )
 
     async def close_all_but(self, kept: Generation) -> None:
         """Closes what `kept` does not use either. Nothing of it is in flight when this is called."""

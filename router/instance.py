@@ -163,6 +163,7 @@ class Target:
     def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
         """Puts on record what a call costs from the moment it is sent, whatever becomes of it."""
         price = self.entry.price
+        record.site = self.entry.site
         record.payload_bytes = payload_bytes
         record.bytes_out = 0 if self.entry.site == ON_PREMISES else payload_bytes
         record.cost_usd = inferences * price.usd_per_inference + record.bytes_out * price.usd_per_byte_out

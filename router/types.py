@@ -274,6 +274,7 @@ class AttemptRecord:
     network_s: float = 0.0
     compute_s: float = 0.0
     stages_s: float = 0.0
+    site: str = ""
     payload_bytes: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0

@@ -66,10 +66,7 @@ def main() -> None:
         "held_out": len(split.held_labels),
         "seeds": {"split": SPLIT_SEED, "training": TRAINING_SEED},
         "made_with": {"python": platform.python_version()}
-        | {
-            name: importlib.metadata.version(name)
-            for name in ("numpy", "scikit-learn", "onnx", "onnxruntime")
-        },
+        | {name: importlib.metadata.version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime")},
     }
     (FOLDER / "accuracy.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

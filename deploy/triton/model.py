@@ -55,9 +55,7 @@ def pixels_of(encoded: bytes) -> NDArray[np.float32]:
     try:
         with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise BadImage(
-                    f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are taken"
-                )
+                raise BadImage(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are taken")
             grey = image.convert("L").resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX)
     except BadImage:
         raise
@@ -81,12 +79,9 @@ class TritonPythonModel:
         self._decodes_images = parameters.get("decode", {}).get("string_value") == "image"
         self._input = config["input"][0]["name"]
         self._outputs = {
-            output["name"]: pb_utils.triton_string_to_numpy(output["data_type"])
-            for output in config["output"]
+            output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]
         }
-        self._item_shapes = {
-            output["name"]: tuple(int(size) for size in output["dims"]) for output in config["output"]
-        }
+        self._item_shapes = {output["name"]: tuple(int(size) for size in output["dims"]) for output in config["output"]}
         options = ort.SessionOptions()
         # Triton runs the models side by side already; a pool of threads in each would fight over the cores.
         options.intra_op_num_threads = 1

@@ -122,9 +122,7 @@ def test_digits_answers_as_measured(client: triton.InferenceServerClient, holdou
     assert correct == accuracy("digits")
 
 
-def test_embed_gives_the_same_directions_as_the_file(
-    client: triton.InferenceServerClient, holdout: Tensors
-) -> None:
+def test_embed_gives_the_same_directions_as_the_file(client: triton.InferenceServerClient, holdout: Tensors) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     images = holdout["pixels"][:BATCH].reshape(-1, 8, 8)
     answer = infer(client, "embed", {"image": images}, ["embedding"])["embedding"]

@@ -1,0 +1,172 @@
+"""The command line: `hybrid-router serve`, `demo`, `cloud`, `infer`, `policy check`, `policy schema`, `status`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from app import client
+from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, Settings
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="hybrid-router")
+def main() -> None:
+    """Decides, per request and on the device, whether a local model or a cloud GPU answers.
+
+    Start with `hybrid-router demo`, which needs nothing but this machine; then write a policy file of your own, check
+    it with `hybrid-router policy check`, and run `hybrid-router serve --policy FILE`.
+    """
+
+
+def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that serves. None leaves a setting to the environment."""
+    for option in (
+        click.option(
+            "--models-dir", type=click.Path(path_type=Path), help=f"Model files.  [default: {DEFAULT_MODELS}]"
+        ),
+        click.option("--policy", type=click.Path(path_type=Path), help=f"Policy file.  [default: {DEFAULT_POLICY}]"),
+        click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 8080]"),
+        click.option("--host", help="Address; any but loopback needs HYBRID_ROUTER_API_KEY.  [default: 127.0.0.1]"),
+    ):
+        command = option(command)
+    return command
+
+
+def make_settings(**given: Any) -> Settings:
+    """Settings from the command line, the environment and the defaults, in that order; checks the policy file.
+
+    Raises:
+        click.ClickException: Something is wrong with them; the message says what.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise click.ClickException("; ".join(map(_setting_problem, error.errors()))) from None
+    check_policy(settings.policy)
+    return settings
+
+
+def _setting_problem(problem: Any) -> str:
+    name = ".".join(map(str, problem["loc"])).upper()
+    sentence = problem["msg"].removeprefix("Value error, ")
+    return f"HYBRID_ROUTER_{name}: {sentence}" if name else sentence
+
+
+def check_policy(path: Path) -> Any:
+    """The deployment that a policy file describes.
+
+    Raises:
+        click.ClickException: It cannot be put in force; the message has every problem and its line.
+    """
+    from policies.document import PolicyFileError
+    from policies.loader import load
+
+    try:
+        return load(path.read_bytes(), str(path))
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}. Name one with --policy FILE.") from None
+    except PolicyFileError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@serving_options
+def serve(**options: Any) -> None:
+    """Run the gateway.
+
+    Everything can also be set in the environment, with the prefix HYBRID_ROUTER_: HOST, PORT, POLICY, MODELS_DIR,
+    API_KEY, MAX_BODY_BYTES, BODY_TIMEOUT_S, DRAIN_TIMEOUT_S. The policy file is followed while the gateway runs.
+    Needs neither the cloud nor a WAN to start. SIGTERM or Ctrl-C lets requests under way end first.
+    """
+    from app.server import serve as run
+
+    settings = make_settings(**options)
+    run(settings, lambda url: click.echo(f"hybrid-router listens on {url}, policy {settings.policy}"))
+
+
+@main.command()
+@serving_options
+@click.option("--grpc-port", default=8001, show_default=True, help="The cloud's gRPC port; 0 takes a free one.")
+@click.option("--http-port", default=8000, show_default=True, help="The cloud's HTTP port.")
+@click.option("--metrics-port", default=8002, show_default=True, help="The cloud's metrics port.")
+def demo(grpc_port: int, http_port: int, metrics_port: int, **options: Any) -> None:
+    """Run a real Triton on loopback as the cloud, and the gateway before it.
+
+    Where Triton cannot start, the gateway starts all the same, says why, and serves locally. Ctrl-C stops both.
+    """
+    from app.cloud import CloudPorts
+    from app.demo import run_demo
+
+    run_demo(make_settings(**options), CloudPorts(grpc_port, http_port, metrics_port), click.echo)
+
+
+@main.command()
+@click.option("--grpc-port", default=8001, show_default=True, help="gRPC port; 0 takes a free one.")
+@click.option("--http-port", default=8000, show_default=True, help="HTTP port.")
+@click.option("--metrics-port", default=8002, show_default=True, help="Metrics port.")
+def cloud(grpc_port: int, http_port: int, metrics_port: int) -> None:
+    """Run only the cloud: a real Triton on loopback with the sample models.
+
+    `make cloud` installs it into an environment of its own, .venv-cloud. Kill it, stop it, start it again: that is
+    what it is for.
+    """
+    from app.cloud import CloudPorts, CloudUnavailable, TritonProcess
+
+    try:
+        with TritonProcess(CloudPorts(grpc_port, http_port, metrics_port)) as triton:
+            click.echo(f"Triton {triton.pid} serves {triton.grpc_url} and {triton.http_url}; Ctrl-C stops it.")
+            signal.sigwait({signal.SIGINT, signal.SIGTERM, signal.SIGCHLD})
+            if not triton.running:
+                raise click.ClickException(f"Triton ended by itself; {triton.log_path} says why.")
+    except CloudUnavailable as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.group()
+def policy() -> None:
+    """Check policy files, and help editors to."""
+
+
+@policy.command()
+@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_POLICY)
+@click.option("--open", "models_dir", type=click.Path(path_type=Path), help="Also open the models in this folder.")
+def check(file: Path, models_dir: Path | None) -> None:
+    """Say what is wrong with FILE, line by line, or what it would put in force. Exits with 1 if it is not valid.
+
+    With --open DIRECTORY every model is opened as the gateway would; servers are not contacted.
+    """
+    deployment = check_policy(file)
+    if models_dir is not None:
+        from app.trial import trial_problems
+
+        problems = trial_problems(deployment, models_dir)
+        if problems:
+            raise click.ClickException("\n".join(problems))
+    click.echo(f"{file} is valid.")
+    for name, model in deployment.models.items():
+        where = ", ".join(f"{variant.label} on {backend}" for backend, variant in model.variants.items())
+        click.echo(f"  model {name}: {where}")
+    for rule in deployment.routes:
+        click.echo(f"  model {rule.model}, data class {rule.data_class}: policy {rule.policy}")
+
+
+@policy.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors that complete and check YAML."""
+    import orjson
+
+    from policies.schema import json_schema
+
+    click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
+
+
+main.add_command(client.infer)
+main.add_command(client.status)

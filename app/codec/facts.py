@@ -1,0 +1,103 @@
+"""What a request says about itself beside its tensors: id, data class, deadline. In the body, the query or headers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from router.engine import Engine
+from router.errors import InvalidField
+from router.types import InferenceRequest, ModelSpec, Payload
+
+T = TypeVar("T")
+
+MAX_ID_LENGTH = 128
+MAX_DEADLINE_MS = 600_000.0
+
+_boot = os.urandom(4).hex()
+_counter = itertools.count(1)
+
+
+def make_request(
+    spec: ModelSpec,
+    payload: Payload,
+    engine: Engine,
+    arrived: float,
+    headers: Mapping[bytes, bytes],
+    *,
+    id: str | None,
+    data_class: str | None,
+    deadline_ms: float | None,
+    parameters: Mapping[str, object],
+) -> InferenceRequest:
+    """The request, its facts taken from where they are given and checked.
+
+    Args:
+        spec: Its model.
+        payload: Its payload, checked.
+        engine: Knows the data classes.
+        arrived: When its first byte came, monotonic seconds.
+        headers: May hold `x-request-id`, `x-data-class` and `x-deadline-ms`.
+        id: From body or query, or None.
+        data_class: Likewise.
+        deadline_ms: Likewise.
+        parameters: For the backend.
+
+    Raises:
+        InvalidField: A fact that is not acceptable, or given twice with different values.
+    """
+    request_id = id
+    header = headers.get(b"x-request-id")
+    if header is not None:
+        request_id = _once("id", id, header.decode("latin-1"))
+    header = headers.get(b"x-data-class")
+    if header is not None:
+        data_class = _once("data_class", data_class, header.decode("latin-1"))
+    header = headers.get(b"x-deadline-ms")
+    if header is not None:
+        deadline_ms = _once("deadline_ms", deadline_ms, number("X-Deadline-Ms", header.decode("latin-1")))
+    return InferenceRequest(
+        id=_id(request_id),
+        model=spec.name,
+        payload=payload,
+        data_class=engine.data_class(data_class),
+        arrived=arrived,
+        deadline=None if deadline_ms is None else arrived + _checked(deadline_ms) / 1000,
+        parameters=parameters,
+    )
+
+
+def number(field: str, text: str) -> float:
+    """A number from a header or a query.
+
+    Raises:
+        InvalidField: It is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidField(f"{field} must be a number, not {text[:40]!r}.", field=field) from None
+
+
+def _once(field: str, elsewhere: T | None, in_header: T) -> T:
+    """The one that is given. Two that differ are an error: neither may quietly lose."""
+    if elsewhere is not None and elsewhere != in_header:
+        raise InvalidField(f"{field} is given in a header and elsewhere, with another value.", field=field)
+    return in_header
+
+
+def _checked(deadline_ms: float) -> float:
+    if not (math.isfinite(deadline_ms) and 0 < deadline_ms <= MAX_DEADLINE_MS):
+        raise InvalidField(f"deadline_ms must be above 0 and at most {MAX_DEADLINE_MS:.0f}.", field="deadline_ms")
+    return deadline_ms
+
+
+def _id(given: str | None) -> str:
+    if given is None:
+        return f"{_boot}-{next(_counter):x}"
+    if not given or len(given) > MAX_ID_LENGTH or not given.isprintable():
+        raise InvalidField(f"id must have 1 to {MAX_ID_LENGTH} printable characters.", field="id")
+    return given

@@ -1,0 +1,145 @@
+"""Tensors from JSON text, and back: strict about types, exact about shapes, never larger than the text allows.
+
+JSON arrays are decoded by msgspec against the element type, so that `true`, `"1"` or `null` never become a number;
+only then does numpy see them. Nothing is allocated from a size that the caller merely claims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from router.errors import InvalidTensor
+from router.types import DTYPES, Tensor
+
+MAX_RANK = 16
+
+_ELEMENTS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+
+
+def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor:
+    """A nested JSON list as a tensor.
+
+    Args:
+        raw: The JSON text of the list.
+        dtype: A key of `DTYPES`.
+        field: Its name in errors.
+
+    Returns:
+        A tensor of that dtype, with one dimension for each level of nesting.
+
+    Raises:
+        InvalidTensor: Not a list, ragged, or an element of another type or out of range.
+    """
+    text = bytes(raw)
+    rank = _rank(text, field)
+    try:
+        nested = _decoder(rank, DTYPES[dtype].kind).decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidTensor(_sentence(field, dtype, error), field=field) from error
+    try:
+        return _array(nested, dtype)
+    except OverflowError as error:
+        raise InvalidTensor(f"{field} holds a number that does not fit {dtype}.", field=field) from error
+    except ValueError as error:
+        raise InvalidTensor(f"{field} is ragged: lists at the same level differ in length.", field=field) from error
+
+
+def tensor_from_bytes(content: bytes, dtype: str, shape: Sequence[int], field: str) -> Tensor:
+    """Raw little-endian elements in row-major order as a tensor, a view over the bytes.
+
+    Raises:
+        InvalidTensor: The shape is not possible, or the bytes are not that many elements.
+    """
+    if dtype not in DTYPES or dtype == "string":
+        numeric = ", ".join(name for name in DTYPES if name != "string")
+        raise InvalidTensor(f"{field}.dtype is {dtype[:40]!r}; it must be one of {numeric}.", field=f"{field}.dtype")
+    check_size(shape, len(content) // DTYPES[dtype].itemsize, field)
+    if len(content) % DTYPES[dtype].itemsize:
+        raise InvalidTensor(f"{field} has {len(content)} bytes, not a whole number of {dtype}.", field=field)
+    return np.frombuffer(content, dtype=DTYPES[dtype]).reshape(shape)
+
+
+def check_size(shape: Sequence[int], elements: int, field: str) -> None:
+    """Raises InvalidTensor unless a tensor of this shape has this many elements."""
+    if len(shape) > MAX_RANK or any(size < 0 for size in shape):
+        raise InvalidTensor(
+            f"{field}.shape must have up to {MAX_RANK} dimensions of at least 0.", field=f"{field}.shape"
+        )
+    if math.prod(shape) != elements:
+        raise InvalidTensor(
+            f"{field}.shape {list(shape)} asks for {math.prod(shape)} elements; the data has {elements}.", field=field
+        )
+
+
+def plain(tensor: Tensor) -> Any:
+    """A tensor in a form that orjson writes: as it is where possible, else as nested lists."""
+    if tensor.dtype == object:
+        return _texts(tensor.tolist())
+    return tensor if tensor.flags.c_contiguous and tensor.flags.aligned else tensor.tolist()
+
+
+def _rank(text: bytes, field: str) -> int:
+    """How many lists are opened before the first element."""
+    rank = 0
+    for byte in text[: 4 * MAX_RANK]:
+        if byte == 0x5B:  # [
+            rank += 1
+        elif byte not in b" \t\r\n":
+            break
+    if not 1 <= rank <= MAX_RANK:
+        raise InvalidTensor(f"{field} must be a list nested up to {MAX_RANK} deep.", field=field)
+    return rank
+
+
+@lru_cache(maxsize=256)
+def _decoder(rank: int, kind: str) -> msgspec.json.Decoder[Any]:
+    nested: Any = _ELEMENTS[kind]
+    for _ in range(rank):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)
+
+
+def _array(nested: list[Any], dtype: str) -> Tensor:
+    wanted = DTYPES[dtype]
+    if wanted.kind in "iu" and wanted.itemsize < 8:
+        wide = np.array(nested, dtype=np.int64)
+        limits = np.iinfo(wanted)
+        if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
+            raise OverflowError
+        return wide.astype(wanted)
+    if wanted.kind == "O":
+        return _text_array(nested)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which the model's spec then judges
+        return np.array(nested, dtype=wanted)
+
+
+def _text_array(nested: list[Any]) -> Tensor:
+    shape = np.array(nested, dtype=np.str_).shape
+    flat: Any = nested
+    for _ in shape[1:]:
+        flat = [item for row in flat for item in row]
+    tensor = np.empty(math.prod(shape), dtype=object)
+    tensor[:] = [item.encode() for item in flat]
+    return tensor.reshape(shape)
+
+
+def _sentence(field: str, dtype: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"{field} is nested too deeply."
+    where = str(error).partition("`$")[2].rstrip("`")
+    what = str(error).partition(" - at")[0]
+    if "array" in what:
+        return f"{field}{where} is ragged: lists at the same level differ in depth or length."
+    return f"{field}{where} must be {dtype}: {what[0].lower()}{what[1:]}."
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_texts(item) for item in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,185 @@
+"""`POST /infer`: JSON or an image file in, JSON with the route that was taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+import orjson
+
+from app.codec.facts import make_request, number
+from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
+from backends.image import FORMATS
+from router.engine import Engine
+from router.errors import InvalidField, InvalidTensor, MalformedBody, UnsupportedMediaType
+from router.types import (
+    AttemptRecord,
+    EncodedImage,
+    InferenceRequest,
+    InferenceResponse,
+    ModelSpec,
+    Payload,
+    Tensor,
+    TensorSpec,
+)
+
+
+class InferBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON body of `/infer`. Inputs stay text until the model's spec says what they are."""
+
+    model: str
+    inputs: dict[str, msgspec.Raw]
+    parameters: dict[str, str | bool | int | float] = {}
+    data_class: str | None = None
+    deadline_ms: float | None = None
+    id: str | None = None
+
+
+class RawTensor(msgspec.Struct, forbid_unknown_fields=True):
+    """A tensor as base64 of its little-endian elements in row-major order."""
+
+    dtype: str
+    shape: list[int]
+    base64: bytes
+
+
+_decode_body = msgspec.json.Decoder(InferBody).decode
+_decode_raw_tensor = msgspec.json.Decoder(RawTensor).decode
+
+
+def decode(
+    body: bytes, headers: Mapping[bytes, bytes], query: bytes, engine: Engine, arrived: float
+) -> InferenceRequest:
+    """Reads a request: everything about it is checked here, against the models in force.
+
+    Args:
+        body: The whole body.
+        headers: By lower-case name.
+        query: The raw query string.
+        engine: Knows the models and data classes.
+        arrived: When the first byte came, monotonic seconds.
+
+    Raises:
+        RouterError: A 4xx one that names the field.
+    """
+    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if media_type == b"application/json":
+        parsed = _parse(body)
+        spec = engine.model(parsed.model).spec
+        tensors = {name: _tensor(raw, spec.inputs.get(name), f"inputs.{name}") for name, raw in parsed.inputs.items()}
+        spec.check_inputs(tensors)
+        payload: Payload = tensors
+    else:
+        parsed = _query(query)
+        spec = engine.model(parsed.model).spec
+        payload = _image(body, media_type.decode("latin-1"), spec)
+    return make_request(
+        spec,
+        payload,
+        engine,
+        arrived,
+        headers,
+        id=parsed.id,
+        data_class=parsed.data_class,
+        deadline_ms=parsed.deadline_ms,
+        parameters=parsed.parameters,
+    )
+
+
+def encode(response: InferenceResponse) -> bytes:
+    """Writes an answer. Numbers that JSON does not have (NaN, infinities) are null."""
+    route = response.route
+    return orjson.dumps(
+        {
+            "id": response.id,
+            "model": response.model.name,
+            "outputs": {name: plain(tensor) for name, tensor in response.outputs.items()},
+            "route": {
+                "policy": route.policy,
+                "backend": route.backend,
+                "variant": route.variant,
+                "degraded": route.degraded,
+                "reason": route.reason,
+                "attempts": [_attempt(record) for record in route.attempts],
+                "latency_ms": round(route.latency_s * 1000, 3),
+                "cost_usd": route.cost_usd,
+                "bytes_out": route.bytes_out,
+            },
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def _attempt(record: AttemptRecord) -> dict[str, Any]:
+    return {
+        "backend": record.backend,
+        "outcome": record.outcome.value,
+        "error": record.error,
+        "queue_ms": round(record.queue_s * 1000, 3),
+        "network_ms": round(record.network_s * 1000, 3),
+        "compute_ms": round(record.compute_s * 1000, 3),
+        "stages_ms": round(record.stages_s * 1000, 3),
+    }
+
+
+def _parse(body: bytes) -> InferBody:
+    try:
+        return _decode_body(body)
+    except msgspec.ValidationError as error:
+        field = str(error).partition("`$.")[2].rstrip("`") or _unknown_or_missing(str(error))
+        raise MalformedBody(f"The body does not fit: {str(error)[:300]}.", field=field) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"The body is not JSON: {str(error)[:300]}.") from error
+    except RecursionError as error:
+        raise MalformedBody("The body is nested too deeply.") from error
+
+
+def _unknown_or_missing(message: str) -> str | None:
+    """The field in `Object missing required field `x`` and `Object contains unknown field `x``."""
+    return message.split("`")[1] if message.count("`") >= 2 else None
+
+
+def _tensor(raw: msgspec.Raw, spec: TensorSpec | None, field: str) -> Tensor:
+    if spec is None:
+        raise InvalidTensor(f"{field} is not an input of the model; GET /models lists its inputs.", field=field)
+    text = bytes(raw)
+    if not text.startswith(b"{"):
+        return tensor_from_json(text, spec.dtype, field)
+    try:
+        tensor = _decode_raw_tensor(text)
+    except msgspec.MsgspecError as error:
+        raise InvalidTensor(
+            f"{field} must be a nested list, or an object of dtype, shape and base64: {str(error)[:200]}.", field=field
+        ) from error
+    return tensor_from_bytes(tensor.base64, tensor.dtype, tensor.shape, field)
+
+
+def _query(query: bytes) -> InferBody:
+    fields = {name: values[-1] for name, values in parse_qs(query.decode("latin-1"), max_num_fields=100).items()}
+    if "model" not in fields:
+        raise InvalidField("An image is sent to /infer?model=NAME; name the model in the query.", field="model")
+    unknown = fields.keys() - {"model", "data_class", "deadline_ms", "id"}
+    if unknown:
+        raise InvalidField(f"The query has unknown fields: {', '.join(sorted(unknown))[:200]}.", field=min(unknown))
+    deadline = fields.get("deadline_ms")
+    return InferBody(
+        model=fields["model"],
+        inputs={},
+        data_class=fields.get("data_class"),
+        deadline_ms=None if deadline is None else number("deadline_ms", deadline),
+        id=fields.get("id"),
+    )
+
+
+def _image(body: bytes, media_type: str, spec: ModelSpec) -> EncodedImage:
+    if media_type not in FORMATS:
+        raise UnsupportedMediaType(
+            f"Content-Type {media_type[:100]!r} is not accepted; send application/json, or one of {', '.join(FORMATS)}."
+        )
+    if spec.image is None:
+        raise UnsupportedMediaType(f"{spec.name} takes no images; send its tensors as application/json.")
+    if not body:
+        raise MalformedBody("The body is empty; it must be the image file.")
+    return EncodedImage(body, media_type)

@@ -1,0 +1,105 @@
+"""The inference routes as bare ASGI: read, decode, `Engine.infer`, encode, send. Every other path goes to FastAPI.
+
+A FastAPI route that does nothing costs more than everything here together; that is why these are apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from app.codec import native, oip
+from app.codec.explanation import explain
+from app.codec.problem import ErrorDocument, Header, oip_error, problem
+from app.http import HangUp, Receive, Scope, Send, read_body, respond
+from router.engine import Engine
+from router.errors import InternalError, RouterError
+
+log = logging.getLogger(__name__)
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_JSON: Header = (b"content-type", b"application/json")
+
+
+class Front:
+    """The ASGI callable in front.
+
+    Args:
+        engine: Answers the requests.
+        max_body_bytes: Larger bodies are refused.
+        body_timeout_s: Longest that a body may take to arrive, seconds.
+    """
+
+    def __init__(self, engine: Engine, max_body_bytes: int, body_timeout_s: float) -> None:
+        self._engine = engine
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._behind: ASGIApp | None = None
+
+    def before(self, behind: ASGIApp) -> Front:
+        """Puts it before another application, which gets every other path."""
+        self._behind = behind
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the inference routes; hands on the rest."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path: str = scope["path"]
+            if path == "/infer":
+                return await self.native(scope, receive, send)
+            if path.startswith("/v2/models/") and path.endswith("/infer"):
+                return await self.oip(scope, receive, send)
+        assert self._behind is not None, "before() puts it before an application"
+        await self._behind(scope, receive, send)
+
+    async def native(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /infer`."""
+
+        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
+            request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
+            return native.encode(await self._engine.infer(request))
+
+        await self._serve(scope, receive, send, answer, problem)
+
+    async def explain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /route/explain`: the body of `/infer`, but nothing is executed."""
+
+        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
+            request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
+            return explain(self._engine, request)
+
+        await self._serve(scope, receive, send, answer, problem)
+
+    async def oip(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /v2/models/{model}[/versions/{version}]/infer`."""
+
+        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
+            model, version = oip.named_in(scope["path"])
+            request, wanted = oip.decode(body, headers, model, version, self._engine, arrived)
+            return oip.encode(await self._engine.infer(request), wanted)
+
+        await self._serve(scope, receive, send, answer, oip_error)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answer: Callable[[bytes, Mapping[bytes, bytes], float], Awaitable[bytes]],
+        describe: Callable[[RouterError], ErrorDocument],
+    ) -> None:
+        arrived = time.monotonic()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        with HangUp(receive) as hang_up:
+            try:
+                body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
+                hang_up.watch()
+                return await respond(send, 200, await answer(body, headers, arrived), [_JSON])
+            except RouterError as error:
+                document = describe(error)
+            except Exception:
+                log.exception("a request failed in a way that nobody foresaw")
+                document = describe(InternalError("An unexpected error; the gateway's log has the details."))
+            await respond(send, *document)

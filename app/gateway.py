@@ -1,0 +1,50 @@
+"""The gateway, assembled: every part of the process is made and connected here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from app.api import make_api
+from app.auth import RequireKey
+from app.front import ASGIApp, Front
+from app.metrics import Metrics, SnapshotCollector
+from app.policy_file import PolicyFile
+from app.settings import Settings
+from backends.image import preprocess
+from backends.registry import backend_maker
+from router.engine import Engine
+
+
+def make_gateway(settings: Settings) -> ASGIApp:
+    """The whole service as one ASGI callable; it starts and ends with the server's lifespan."""
+    metrics = Metrics()
+    engine = Engine(
+        make_backend=backend_maker(settings.models_dir),
+        preprocess=preprocess,
+        observer=metrics,
+        clock=time.monotonic,
+        random=random.random,
+    )
+    policy_file = PolicyFile(settings.policy, engine, now=lambda: datetime.now(UTC))
+    metrics.registry.register(SnapshotCollector(lambda: engine.snapshot, lambda: policy_file.state.file_is_in_force))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with engine.running(), asyncio.TaskGroup() as tasks:
+            await policy_file.start()
+            watching = tasks.create_task(policy_file.watch(), name="policy file")
+            yield
+            watching.cancel()
+
+    front = Front(engine, settings.max_body_bytes, settings.body_timeout_s)
+    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifespan))
+    if settings.api_key is not None:
+        app = RequireKey(app, settings.api_key.get_secret_value())
+    return app

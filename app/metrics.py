@@ -1,0 +1,230 @@
+"""What Prometheus sees: counters and histograms fed as requests end, gauges read off the snapshot when it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from router.breaker import BreakerState
+from router.errors import RouterError
+from router.snapshot import Snapshot, TargetView
+from router.types import AttemptRecord, InferenceResponse, Route
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Seconds. 50 and 150 ms are the lines between on-device, measure both, and cloud acceptable."""
+
+DECISION_BUCKETS = (0.000005, 0.00001, 0.00002, 0.00003, 0.00005, 0.0001, 0.00025, 0.001, 0.01)
+
+
+disable_created_metrics()
+
+
+class Metrics:
+    """Implements the engine's observer. Label children are looked up once and kept: updates cost no look-up."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._requests = self._counter("requests", "Requests that ended.", "model", "policy", "backend", "outcome")
+        self._durations = self._histogram("request_duration_seconds", "From first byte to answer.", "model", "policy")
+        self._attempts = self._counter("attempts", "Attempts on backends.", "model", "backend", "outcome", "error")
+        self._phases = self._histogram(
+            "attempt_duration_seconds", "Time of successful attempts, by phase.", "model", "backend", "phase"
+        )
+        self._fallbacks = self._counter(
+            "fallbacks", "Attempts that a next one had to follow.", "model", "backend", "reason"
+        )
+        self._blocks = self._counter(
+            "residency_blocks", "Attempts that the residency guard took out of a plan.", "backend", "data_class"
+        )
+        self._bytes_out = self._counter("bytes_out", "Payload bytes sent to a site.", "site", "backend")
+        self._cost = self._counter("cost_usd", "Dollars spent, abandoned attempts included.", "model", "backend")
+        self._decision = Histogram(
+            "hybrid_router_decision_duration_seconds",
+            "Time to plan a request.",
+            buckets=DECISION_BUCKETS,
+            registry=self.registry,
+        )
+        self._routes: dict[tuple[str, str, str, bool], tuple[Counter, Histogram]] = {}
+        self._tries: dict[tuple[str, str, str, str | None], _Try] = {}
+
+    def planned(self, seconds: float) -> None:
+        """A request was planned."""
+        self._decision.observe(seconds)
+
+    def residency_blocked(self, backend: str, data_class: str) -> None:
+        """The guard took a backend out of a plan."""
+        self._blocks.labels(backend, data_class).inc()
+
+    def answered(self, response: InferenceResponse) -> None:
+        """A request got its answer."""
+        route, model = response.route, response.model.name
+        key = (model, route.policy, route.backend, route.degraded)
+        counted = self._routes.get(key)
+        if counted is None:
+            counted = self._routes[key] = self._route(model, route)
+        counted[0].inc()
+        counted[1].observe(route.latency_s)
+        self._attempted(model, route.attempts)
+
+    def failed(self, model: str, policy: str, error: RouterError, attempts: Sequence[AttemptRecord]) -> None:
+        """A request ended in an error."""
+        self._requests.labels(model, policy, "", error.code).inc()
+        self._attempted(model, attempts)
+
+    def hung_up(self, model: str, policy: str, attempts: Sequence[AttemptRecord]) -> None:
+        """The client went away before the answer."""
+        self._requests.labels(model, policy, "", "hung-up").inc()
+        self._attempted(model, attempts)
+
+    def _attempted(self, model: str, attempts: Sequence[AttemptRecord]) -> None:
+        for position, record in enumerate(attempts, start=1):
+            key = (model, record.backend, record.site, record.error)
+            tried = self._tries.get(key)
+            if tried is None:
+                tried = self._tries[key] = self._try(model, record)
+            tried.count(record)
+            if position < len(attempts):
+                self._fallbacks.labels(model, record.backend, record.error or "").inc()
+
+    def _route(self, model: str, route: Route) -> tuple[Counter, Histogram]:
+        outcome = "degraded" if route.degraded else "ok"
+        return (
+            self._requests.labels(model, route.policy, route.backend, outcome),
+            self._durations.labels(model, route.policy),
+        )
+
+    def _try(self, model: str, record: AttemptRecord) -> _Try:
+        return _Try(
+            attempts=self._attempts.labels(model, record.backend, record.outcome.value, record.error or ""),
+            cost=self._cost.labels(model, record.backend),
+            bytes_out=self._bytes_out.labels(record.site, record.backend),
+            queue=self._phases.labels(model, record.backend, "queue"),
+            network=self._phases.labels(model, record.backend, "network"),
+            compute=self._phases.labels(model, record.backend, "compute"),
+            stages=self._phases.labels(model, record.backend, "stages"),
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"hybrid_router_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"hybrid_router_{name}", text, labels, buckets=BUCKETS, registry=self.registry)
+
+
+class _Try:
+    """The label children of one kind of attempt."""
+
+    __slots__ = ("_attempts", "_bytes_out", "_compute", "_cost", "_network", "_queue", "_stages")
+
+    def __init__(
+        self,
+        attempts: Counter,
+        cost: Counter,
+        bytes_out: Counter,
+        queue: Histogram,
+        network: Histogram,
+        compute: Histogram,
+        stages: Histogram,
+    ) -> None:
+        self._attempts = attempts
+        self._cost = cost
+        self._bytes_out = bytes_out
+        self._queue = queue
+        self._network = network
+        self._compute = compute
+        self._stages = stages
+
+    def count(self, record: AttemptRecord) -> None:
+        """Adds an attempt; phases that it did not have are left out."""
+        self._attempts.inc()
+        if record.cost_usd:
+            self._cost.inc(record.cost_usd)
+        if record.bytes_out:
+            self._bytes_out.inc(record.bytes_out)
+        if record.compute_s:
+            self._compute.observe(record.compute_s)
+            self._queue.observe(record.queue_s)
+        if record.network_s:
+            self._network.observe(record.network_s)
+        if record.stages_s:
+            self._stages.observe(record.stages_s)
+
+
+class SnapshotCollector(Collector):
+    """Gauges, read at scrape time from the snapshot that policies see: what is gone from it is gone from here.
+
+    Args:
+        snapshot: Gives the current snapshot.
+        policy_file_valid: Says whether the policy file on disk is the one in force.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], policy_file_valid: Callable[[], bool]) -> None:
+        self._snapshot = snapshot
+        self._policy_file_valid = policy_file_valid
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """All gauges."""
+        snapshot = self._snapshot()
+        yield _gauge("policy_generation", "Counts up with each policy file put in force.", snapshot.generation)
+        yield _gauge(
+            "policy_file_valid", "1 if the policy file on disk is the one in force.", int(self._policy_file_valid())
+        )
+        targets = tuple(snapshot.targets.values())
+        yield _per_target("backend_up", "1 if requests may be sent.", targets, lambda t: float(t.available))
+        yield _per_target("in_flight", "Calls under way.", targets, lambda t: float(t.in_flight))
+        yield _per_target("usd_per_inference", "Price of a row, in dollars.", targets, lambda t: t.usd_per_inference)
+        yield _breaker_states(targets)
+        yield _predicted(targets)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"hybrid_router_{name}", text)
+    family.add_metric([], value)
+    return family
+
+
+def _per_target(
+    name: str, text: str, targets: Sequence[TargetView], value: Callable[[TargetView], float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"hybrid_router_{name}", text, labels=["model", "backend"])
+    for target in targets:
+        family.add_metric([target.model, target.backend], value(target))
+    return family
+
+
+def _breaker_states(targets: Sequence[TargetView]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "hybrid_router_breaker_state", "1 for the state that the breaker is in.", labels=["model", "backend", "state"]
+    )
+    for target in targets:
+        for state in BreakerState:
+            family.add_metric([target.model, target.backend, state.value], float(state is target.breaker))
+    return family
+
+
+def _predicted(targets: Sequence[TargetView]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "hybrid_router_predicted_latency_seconds",
+        "Predicted latency of a call with an empty payload, network and compute apart.",
+        labels=["model", "backend", "part", "quantile"],
+    )
+    for target in targets:
+        if target.latency is None:
+            continue
+        parts = {"network": target.latency.network, "compute": target.latency.compute, "total": target.latency.total}
+        for part, quantiles in parts.items():
+            for quantile, value in zip(("0.5", "0.95", "0.99"), quantiles, strict=True):
+                family.add_metric([target.model, target.backend, part, quantile], value)
+    return family

@@ -1,0 +1,212 @@
+"""The inference routes in the OpenAPI document. The front answers them, so FastAPI cannot know them by itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+_PIXELS = [[0.0] * 20 + [0.5, 1.0, 0.5] + [0.0] * 41]
+
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:hybrid-router:error:invalid-tensor"]},
+        "title": {"type": "string", "examples": ["Invalid tensor"]},
+        "status": {"type": "integer", "examples": [400]},
+        "detail": {
+            "type": "string",
+            "examples": ["inputs.pixels has shape [1, 63]; it must be [-1, 64], where -1 is any size of at least 1."],
+        },
+        "code": {"type": "string", "description": "A stable name for the kind of error."},
+        "field": {"type": "string", "description": "What it is about, in dotted form."},
+    },
+}
+
+_OIP_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+_TENSOR = {
+    "description": "A nested list, or raw little-endian elements as base64.",
+    "oneOf": [
+        {"type": "array", "minItems": 1, "items": {}},
+        {
+            "type": "object",
+            "required": ["dtype", "shape", "base64"],
+            "additionalProperties": False,
+            "properties": {
+                "dtype": {"type": "string", "examples": ["float32"]},
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "base64": {"type": "string", "contentEncoding": "base64"},
+            },
+        },
+    ],
+}
+
+_PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "boolean", "number"]}}
+
+_REQUEST = {
+    "type": "object",
+    "required": ["model", "inputs"],
+    "additionalProperties": False,
+    "properties": {
+        "model": {"type": "string"},
+        "inputs": {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Tensor"}},
+        "parameters": _PARAMETERS,
+        "data_class": {"type": ["string", "null"], "description": "What kind of data it is; decides where it may go."},
+        "deadline_ms": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600000},
+        "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 128},
+    },
+    "examples": [{"model": "digits", "inputs": {"pixels": _PIXELS}, "data_class": "phi", "deadline_ms": 250}],
+}
+
+_ATTEMPT = {
+    "type": "object",
+    "properties": {
+        "backend": {"type": "string"},
+        "outcome": {"enum": ["success", "ignore", "dropped"]},
+        "error": {"type": ["string", "null"]},
+        **{f"{phase}_ms": {"type": "number"} for phase in ("queue", "network", "compute", "stages")},
+    },
+}
+
+_RESPONSE = {
+    "type": "object",
+    "required": ["id", "model", "outputs", "route"],
+    "properties": {
+        "id": {"type": "string"},
+        "model": {"type": "string"},
+        "outputs": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
+        "route": {
+            "type": "object",
+            "properties": {
+                "policy": {"type": "string"},
+                "backend": {"type": "string"},
+                "variant": {"type": "string"},
+                "degraded": {"type": "boolean", "description": "Whether it is a lesser answer than wished for."},
+                "reason": {"type": "string"},
+                "attempts": {"type": "array", "items": _ATTEMPT},
+                "latency_ms": {"type": "number"},
+                "cost_usd": {"type": "number"},
+                "bytes_out": {"type": "integer", "description": "Payload bytes that left the premises."},
+            },
+        },
+    },
+}
+
+_OIP_REQUEST = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": _PARAMETERS,
+        "inputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "shape", "datatype", "data"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "datatype": {"type": "string"},
+                    "data": {"type": "array", "items": {}},
+                    "parameters": _PARAMETERS,
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+        },
+    },
+    "examples": [{"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": _PIXELS[0]}]}],
+}
+
+_HEADERS = [
+    {"in": "header", "name": "X-Deadline-Ms", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 600000}},
+    {"in": "header", "name": "X-Data-Class", "schema": {"type": "string"}},
+    {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "minLength": 1, "maxLength": 128}},
+]
+
+_QUERY = [
+    {
+        "in": "query",
+        "name": "model",
+        "schema": {"type": "string"},
+        "description": "The model, where the body is an image.",
+    }
+]
+
+_FAILURES = {
+    400: "A field is wrong; `field` names it.",
+    401: "The gateway asks for a key.",
+    403: "The data class may not go to any backend of the model.",
+    404: "There is no such model; `known_models` lists those that there are.",
+    408: "The body arrived too slowly.",
+    413: "The body is too large.",
+    415: "The body's type is not accepted.",
+    422: "The image cannot be decoded.",
+    503: "No permitted backend can answer; `Retry-After` says when to try again.",
+    504: "No permitted backend answered in time.",
+}
+
+
+def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with the routes that the front answers."""
+    document = copy.deepcopy(document)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= {"Problem": _PROBLEM, "OipError": _OIP_ERROR, "Tensor": _TENSOR}
+    schemas |= {"InferRequest": _REQUEST, "InferResponse": _RESPONSE, "OipInferRequest": _OIP_REQUEST}
+    paths = document["paths"]
+    paths["/infer"] = {"post": _operation("infer", "Infer", "InferRequest", _schema("InferResponse"), images=True)}
+    paths["/route/explain"] = {
+        "post": _operation(
+            "explain", "The plan a request would get; nothing is executed", "InferRequest", {}, images=True
+        )
+    }
+    model = {"in": "path", "name": "model", "required": True, "schema": {"type": "string", "examples": ["digits"]}}
+    version = {"in": "path", "name": "version", "required": True, "schema": {"type": "string", "examples": ["1"]}}
+    for path, names in (
+        ("/v2/models/{model}/infer", [model]),
+        ("/v2/models/{model}/versions/{version}/infer", [model, version]),
+    ):
+        operation = _operation(
+            f"oip_infer_{len(names)}", "Infer (JSON tensors)", "OipInferRequest", {}, error="OipError"
+        )
+        operation |= {"tags": ["Open Inference Protocol"], "parameters": [*names, *_HEADERS]}
+        paths[path] = {"post": operation}
+    return document
+
+
+def _operation(
+    operation_id: str,
+    summary: str,
+    request: str,
+    response: dict[str, Any],
+    *,
+    images: bool = False,
+    error: str = "Problem",
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _schema(request)}}
+    if images:
+        content |= {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("png", "jpeg")}
+    error_type = "application/json" if error == "OipError" else "application/problem+json"
+    failures = {
+        str(status): {"description": text, "content": {error_type: {"schema": _schema(error)}}}
+        for status, text in (
+            _FAILURES | ({501: "Binary tensors are not supported."} if error == "OipError" else {})
+        ).items()
+    }
+    return {
+        "operationId": operation_id,
+        "summary": summary,
+        "tags": ["inference"],
+        "parameters": [*(_QUERY if images else []), *_HEADERS],
+        "requestBody": {"required": True, "content": content},
+        "responses": {"200": {"description": "The answer.", "content": {"application/json": {"schema": response}}}}
+        | failures,
+    }
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,46 @@
+"""Settings of the process: where it listens, what it reads, how much it accepts. Decisions are the policy file's."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_POLICY = Path("policies/samples/default.yaml")
+DEFAULT_MODELS = Path("deploy/models")
+
+
+class Settings(BaseSettings):
+    """Read from the environment, prefix `HYBRID_ROUTER_`, and from the command line, which wins."""
+
+    model_config = SettingsConfigDict(env_prefix="HYBRID_ROUTER_", extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    policy: Path = Field(DEFAULT_POLICY, description="The policy file.")
+    models_dir: Path = Field(DEFAULT_MODELS, description="Where the policy file's model files are.")
+    api_key: SecretStr | None = Field(None, min_length=16, description="Bearer token that clients must send.")
+    max_body_bytes: int = Field(16 << 20, ge=1024, description="Larger request bodies are refused.")
+    body_timeout_s: float = Field(10.0, gt=0, description="Longest that a body may take to arrive.")
+    drain_timeout_s: float = Field(10.0, gt=0, description="Longest that requests may take to end on shutdown.")
+
+    @model_validator(mode="after")
+    def _locked_when_exposed(self) -> Settings:
+        if self.api_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) "
+                "to listen there, or listen on 127.0.0.1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

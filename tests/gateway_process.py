@@ -1,0 +1,97 @@
+"""A real gateway in a process of its own, as an operator would start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+DEFAULT_POLICY = ROOT / "policies/samples/default.yaml"
+
+
+def policy_text(cloud_url: str) -> str:
+    """The default policy file with the cloud at another address."""
+    text = DEFAULT_POLICY.read_text()
+    assert "grpc://127.0.0.1:8001" in text
+    return text.replace("grpc://127.0.0.1:8001", cloud_url)
+
+
+class GatewayProcess:
+    """`hybrid-router serve` on a free port.
+
+    Args:
+        policy: The policy file.
+        environment: Further environment variables.
+
+    Attributes:
+        url: Its base URL.
+        http: A client for it.
+    """
+
+    def __init__(self, policy: Path, environment: Mapping[str, str]) -> None:
+        self.policy = policy
+        self._log = policy.with_suffix(".log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", "--port", "0", "--policy", str(policy)],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if "listens on" not in line:
+            raise RuntimeError(f"the gateway did not start: {line}{self.log()}")
+        self.url = line.split("listens on ")[1].split(",")[0]
+        headers = {"Authorization": f"Bearer {key}"} if (key := environment.get("HYBRID_ROUTER_API_KEY")) else {}
+        self.http = httpx.Client(base_url=self.url, timeout=20.0, trust_env=False, headers=headers)
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        self._log.seek(0)
+        return self._log.read()
+
+    def infer(self, **body: Any) -> dict[str, Any]:
+        """POSTs to /infer; the answer must be a 200."""
+        response = self.http.post("/infer", json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all samples of this name that have these labels; 0 where there are none."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def wait_until(self, condition: Any, timeout_s: float = 10.0) -> None:
+        """Waits for `condition(self)` to hold."""
+        give_up = time.monotonic() + timeout_s
+        while not condition(self):
+            assert time.monotonic() < give_up, f"it did not come true within {timeout_s} s\n{self.log()}"
+            time.sleep(0.02)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
