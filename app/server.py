@@ -37,6 +37,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         lifespan="on",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         log_level="warning",
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )

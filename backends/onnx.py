@@ -13,13 +13,14 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
-from router.ports import BackendContext, Call
-from router.types import EncodedImage, ModelSpec, Reply, Tensors, TensorSpec, nbytes
+from router.ports import BackendContext, Call, synthetic_call
+from router.types import EncodedImage, ModelSpec, Reply, Tensors, TensorSpec
 
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
-_SMOOTHING = 0.2
+_UPWARDS = 0.1
+_OUTLIER = 4.0
 
 _ONNX_TYPES = {
     "tensor(bool)": "bool",
@@ -132,7 +133,7 @@ class OnnxServable:
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs the model, inline if a payload of this size is known to be quick."""
         assert not isinstance(call.payload, EncodedImage), "takes_image is False"
-        bucket = nbytes(call.payload).bit_length()
+        bucket = call.payload_bytes.bit_length()
         if self._expected_s.get(bucket, INLINE_BELOW_S) < INLINE_BELOW_S:
             return self._run(call.payload, bucket, None, time.monotonic())
         options = ort.RunOptions()
@@ -149,18 +150,17 @@ class OnnxServable:
         """A loaded session is ready; whether it works, only running it tells."""
         if not synthetic:
             return None
-        return await self.infer(Call(self._model.synthetic_inputs(), "probe", {}), deadline)
+        return await self.infer(synthetic_call(self._model), deadline)
 
     async def close(self) -> None:
         """Nothing to do: the session goes with its last reference."""
 
     def warm_up(self) -> None:
         """Runs twice: the first allocates and is slow, the second says how long a run takes."""
-        inputs = self._model.synthetic_inputs()
-        bucket = nbytes(inputs).bit_length()
-        self._run(inputs, bucket, None, time.monotonic())
-        self._expected_s.clear()
-        self._run(inputs, bucket, None, time.monotonic())
+        call = synthetic_call(self._model)
+        assert not isinstance(call.payload, EncodedImage)
+        for _ in range(2):
+            self._run(call.payload, call.payload_bytes.bit_length(), None, time.monotonic())
 
     def _run(self, inputs: Tensors, bucket: int, options: ort.RunOptions | None, asked: float) -> Reply:
         started = time.monotonic()
@@ -169,9 +169,18 @@ class OnnxServable:
         except Exception as error:
             raise _translated(error) from error
         ended = time.monotonic()
-        before = self._expected_s.get(bucket, ended - started)
-        self._expected_s[bucket] = before + _SMOOTHING * (ended - started - before)
+        self._learn(bucket, ended - started)
         return Reply(dict(zip(self._output_names, outputs, strict=True)), started - asked, 0.0, ended - started)
+
+    def _learn(self, bucket: int, took_s: float) -> None:
+        """Moves what is expected of a bucket: down at once, up slowly and never by much.
+
+        A run looks long when the thread was preempted or waited for the GIL, and never looks short by accident.
+        """
+        expected = self._expected_s.get(bucket, took_s)
+        if took_s > expected:
+            took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
+        self._expected_s[bucket] = took_s
 
 
 def _translated(error: Exception) -> BackendError:

@@ -6,12 +6,14 @@ settings are made together, and it can be replaced.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import grpc
+import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from backends.oip import bytes_tensor, datatype, decode_raw, encode_raw
@@ -22,8 +24,8 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
-from router.ports import BackendContext, Call
-from router.types import EncodedImage, ModelSpec, Reply, Tensor
+from router.ports import BackendContext, Call, synthetic_call
+from router.types import EncodedImage, ModelSpec, Reply, Tensor, Tensors, row_count
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -137,24 +139,33 @@ class TritonServable:
         names = (variant.name, *([variant.encoded_image.name] if variant.encoded_image else []))
         self._served = {name: _Served() for name in names}
         self._rtt_s = 0.0
+        self._max_rows = 0
 
     async def infer(self, call: Call, deadline: float) -> Reply:
-        """Sends the request with its deadline, which bounds the server's queue as well."""
+        """Sends the request with its deadline, which bounds the server's queue as well.
+
+        More rows than the server takes at a time go as several requests at once.
+        """
         started = time.monotonic()
-        request = self._request(call, deadline - started)
-        try:
-            response = await self._stub.ModelInfer(request, timeout=max(0.0, deadline - started))
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self._variant.label) from error
-        outputs = self._outputs(response)
+        if isinstance(call.payload, EncodedImage):
+            assert self._variant.encoded_image is not None, "takes_image is False"
+            model = self._variant.encoded_image.name
+            image = bytes_tensor(call.payload.content)
+            outputs = await self._ask(call, {self._variant.encoded_image.input: image}, deadline)
+        else:
+            model = self._variant.name
+            outputs = await self._ask_in_batches(call, call.payload, deadline)
         elapsed = time.monotonic() - started
-        queue, compute = self._served[request.model_name].means(max(0.0, elapsed - self._rtt_s))
+        queue, compute = self._served[model].means(max(0.0, elapsed - self._rtt_s))
         compute = min(elapsed, compute)
         queue = min(elapsed - compute, queue)
         return Reply(outputs, queue, elapsed - compute - queue, compute)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
-        """Asks whether the model is ready, which measures the round trip, then reads its statistics."""
+        """Asks whether the model is ready, which measures the round trip, then reads its statistics.
+
+        A synthetic one also reads how many rows the server takes at a time, and makes an inference on zeros.
+        """
         name, version = self._variant.name, self._variant.version
         started = time.monotonic()
         try:
@@ -167,30 +178,57 @@ class TritonServable:
             for model, served in self._served.items():
                 request = service_pb2.ModelStatisticsRequest(name=model)
                 served.learn(await self._stub.ModelStatistics(request, timeout=max(0.0, deadline - time.monotonic())))
+            if synthetic:
+                config = await self._stub.ModelConfig(
+                    service_pb2.ModelConfigRequest(name=name, version=version),
+                    timeout=max(0.0, deadline - time.monotonic()),
+                )
+                self._max_rows = config.config.max_batch_size
         except grpc.aio.AioRpcError as error:
             raise _translated(error, self._variant.label) from error
         if not synthetic:
             return None
-        return await self.infer(Call(self._model.synthetic_inputs(), "probe", {}), deadline)
+        return await self.infer(synthetic_call(self._model), deadline)
 
     async def close(self) -> None:
         """Nothing to do: the channel is the backend's."""
 
-    def _request(self, call: Call, seconds: float) -> Any:
+    async def _ask_in_batches(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+        rows = row_count(tensors, self._model)
+        if not 0 < self._max_rows < rows:
+            return await self._ask(call, tensors, deadline)
+        try:
+            async with asyncio.TaskGroup() as asking:
+                parts = [
+                    asking.create_task(
+                        self._ask(
+                            call, {name: tensor[at : at + self._max_rows] for name, tensor in tensors.items()}, deadline
+                        )
+                    )
+                    for at in range(0, rows, self._max_rows)
+                ]
+        except* BackendError as errors:
+            raise errors.exceptions[0] from None
+        return {name: np.concatenate([part.result()[name] for part in parts]) for name in self._model.outputs}
+
+    async def _ask(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+        seconds = max(0.0, deadline - time.monotonic())
         request = service_pb2.ModelInferRequest(id=call.request_id)
         request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
         if isinstance(call.payload, EncodedImage):
             assert self._variant.encoded_image is not None, "takes_image is False"
             request.model_name = self._variant.encoded_image.name
-            inputs = {self._variant.encoded_image.input: bytes_tensor(call.payload.content)}
         else:
             request.model_name = self._variant.name
             request.model_version = self._variant.version
-            inputs = dict(call.payload)
-        for name, tensor in inputs.items():
+        for name, tensor in tensors.items():
             request.inputs.add(name=name, datatype=datatype(tensor.dtype), shape=tensor.shape)
             request.raw_input_contents.append(encode_raw(tensor))
-        return request
+        try:
+            response = await self._stub.ModelInfer(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error, self._variant.label) from error
+        return self._outputs(response)
 
     def _outputs(self, response: Any) -> dict[str, Tensor]:
         """The declared outputs. Triton keeps a batch dimension that a spec may not have: [N, 1] for [N]."""

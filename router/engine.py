@@ -30,9 +30,7 @@ from router.types import (
     Facts,
     InferenceRequest,
     InferenceResponse,
-    Payload,
     Route,
-    nbytes,
     round_up_to_power_of_two,
 )
 
@@ -183,10 +181,11 @@ class Engine:
             )
         return name
 
-    def facts(self, model: str, data_class: str, payload: Payload) -> Facts:
-        """What a policy may know of a request with this payload."""
-        size = round_up_to_power_of_two(nbytes(payload))
-        return Facts(model, data_class, size, isinstance(payload, EncodedImage))
+    @staticmethod
+    def facts(request: InferenceRequest) -> Facts:
+        """What a policy may know of a request."""
+        size = round_up_to_power_of_two(request.payload_bytes)
+        return Facts(request.model, request.data_class, size, isinstance(request.payload, EncodedImage))
 
     def prepare(self, facts: Facts) -> Prepared:
         """The guarded plan for these facts, as of the current snapshot; nothing is executed."""
@@ -208,7 +207,7 @@ class Engine:
             RouterError: In its other kinds, as the attempts raised them.
         """
         started = self._clock()
-        prepared = self.prepare(self.facts(request.model, request.data_class, request.payload))
+        prepared = self.prepare(self.facts(request))
         self._observer.planned(self._clock() - started)
         for backend in prepared.blocked:
             self._observer.residency_blocked(backend, request.data_class)

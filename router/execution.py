@@ -141,8 +141,9 @@ class Execution:
             raise BackendTimeout(f"There is no time left to ask {attempt.backend}.")
         payload = await self._payload(attempt, record, limit - now)
         with instance.permit(record, self._clock, limit):
-            target.charge(record, nbytes(payload), row_count(payload, self._model))
-            call = Call(payload, self._request.id, self._request.parameters)
+            size = self._request.payload_bytes if payload is self._request.payload else nbytes(payload)
+            target.charge(record, size, row_count(payload, self._model))
+            call = Call(payload, size, self._request.id, self._request.parameters)
             try:
                 async with asyncio.timeout(limit - now):
                     reply = await instance.servable.infer(call, limit)

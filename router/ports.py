@@ -18,6 +18,7 @@ from router.types import (
     Payload,
     Reply,
     Tensor,
+    nbytes,
 )
 
 if TYPE_CHECKING:
@@ -48,19 +49,27 @@ class Policy(Protocol):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call on one backend.
 
     Args:
         payload: Tensors as the model takes them, or an image if the variant takes those.
+        payload_bytes: Its size.
         request_id: For the backend's own logs.
         parameters: The caller's parameters.
     """
 
     payload: Payload
+    payload_bytes: int
     request_id: str
     parameters: Mapping[str, object]
+
+
+def synthetic_call(model: ModelSpec) -> Call:
+    """A call on made-up input, for warm-ups and probes: no user's data is used."""
+    inputs = model.synthetic_inputs()
+    return Call(inputs, nbytes(inputs), "synthetic", {})
 
 
 class Servable(Protocol):

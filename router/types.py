@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -207,6 +206,7 @@ class InferenceRequest:
         id: The caller's id, or one made for it; echoed, never interpreted.
         model: Name of the model.
         payload: The input tensors (dtypes and shapes checked), or an image for the model's stages.
+        payload_bytes: Its size.
         data_class: What kind of data it carries; decides where it may go.
         arrived: When its first byte came, seconds on the engine's monotonic clock.
         deadline: By when the answer must be there, same clock; None takes the model's own.
@@ -216,6 +216,7 @@ class InferenceRequest:
     id: str
     model: str
     payload: Payload
+    payload_bytes: int
     data_class: str
     arrived: float
     deadline: float | None = None
@@ -254,9 +255,6 @@ class Reply:
     queue_s: float
     network_s: float
     compute_s: float
-
-    def __post_init__(self) -> None:
-        assert math.isfinite(self.queue_s + self.network_s + self.compute_s)
 
 
 @dataclass(slots=True)

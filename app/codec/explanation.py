@@ -9,7 +9,7 @@ import orjson
 from router.engine import Engine
 from router.plan import Attempt
 from router.snapshot import TargetView
-from router.types import EncodedImage, Facts, InferenceRequest, nbytes, row_count
+from router.types import EncodedImage, Facts, InferenceRequest, row_count
 
 
 def explain(engine: Engine, request: InferenceRequest) -> bytes:
@@ -18,9 +18,9 @@ def explain(engine: Engine, request: InferenceRequest) -> bytes:
     Times are milliseconds, the prediction is for this payload, `null` where nothing is known yet. `cost_usd` is what
     this attempt alone would cost if it were made.
     """
-    facts = engine.facts(request.model, request.data_class, request.payload)
+    facts = engine.facts(request)
     prepared = engine.prepare(facts)
-    size, rows = nbytes(request.payload), row_count(request.payload, prepared.model.spec)
+    size, rows = request.payload_bytes, row_count(request.payload, prepared.model.spec)
     targets = engine.snapshot.targets
     return orjson.dumps(
         {

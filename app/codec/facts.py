@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from router.engine import Engine
 from router.errors import InvalidField
-from router.types import InferenceRequest, ModelSpec, Payload
+from router.types import InferenceRequest, ModelSpec, Payload, nbytes
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ def make_request(
         id=_id(request_id),
         model=spec.name,
         payload=payload,
+        payload_bytes=nbytes(payload),
         data_class=engine.data_class(data_class),
         arrived=arrived,
         deadline=None if deadline_ms is None else arrived + _checked(deadline_ms) / 1000,

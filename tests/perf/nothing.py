@@ -1,0 +1,62 @@
+"""The servers that the benchmark compares, all with the same settings: `python -m tests.perf.nothing NAME`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.gateway import make_gateway
+from app.settings import Settings
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """Answers any request with `{}`."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+def fastapi() -> FastAPI:
+    """One route that answers `{}`."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def nothing() -> dict[str, str]:
+        return {}
+
+    return app
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Prints its URL once it accepts connections."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Starts, then prints."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        print(f"http://{host}:{port}", flush=True)
+
+
+def main(name: str) -> None:
+    """Serves one of them until SIGTERM."""
+    apps: dict[str, Any] = {"bare": lambda: bare, "fastapi": fastapi, "gateway": lambda: make_gateway(Settings())}
+    lifespan: Any = "off" if name == "bare" else "on"
+    config = uvicorn.Config(
+        apps[name](),
+        port=0,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan=lifespan,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_level="warning",
+    )
+    AnnouncingServer(config).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
