@@ -1,0 +1,74 @@
+# make run    a real Triton as the cloud, and the gateway before it
+# make test   the whole test suite, against that same Triton
+# make help   everything else
+
+PYTHON ?= python3
+# Triton's python backend reads tensors wrongly under numpy 2, and numpy 1 has no wheels for Python 3.13.
+CLOUD_PYTHON ?= $(shell for python in python3.11 python3.12 $(PYTHON) /usr/bin/python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := app backends policies router tests
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url pyproject.toml --group build
+
+.PHONY: run test check bench cloud models lock help
+.DELETE_ON_ERROR:
+
+run: .venv/runtime.stamp cloud
+	@exec $(BIN)/hybrid-router demo
+
+test: .venv/dev.stamp cloud
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev.stamp cloud  ## benchmarks, side by side in one run
+	$(BIN)/python -m tests.perf.hot_path
+
+cloud: .venv-cloud/installed.stamp  ## install the Triton that stands for the cloud
+
+models: .venv/dev.stamp  ## train the sample models anew
+	$(BIN)/python deploy/models/train.py
+
+lock: .venv/dev.stamp  ## resolve the dependencies anew
+	$(LOCK) -o requirements.lock
+	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+
+help:
+	@grep -hE '^[a-z]+:.*##|^# make' $(MAKEFILE_LIST) | sed -E 's/^# //; s/^([a-z]+):.*## /make \1   /'
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "A virtual environment is needed: apt install python3-venv"; exit 1; }
+
+.venv/runtime.stamp: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the gateway into .venv ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
+	@echo "Installing what the tests need into .venv ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# A machine that cannot have Triton still runs the gateway, so this says what is wrong and goes on.
+.venv-cloud/installed.stamp: deploy/triton/requirements.lock
+	@if [ -z "$(CLOUD_PYTHON)" ]; then \
+		echo "Triton is left out: it needs Python 3.11 or 3.12 (make CLOUD_PYTHON=...)"; \
+	else \
+		echo "Installing Triton into .venv-cloud ..."; \
+		$(CLOUD_PYTHON) -m venv .venv-cloud \
+		&& .venv-cloud/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
+			-r $< \
+		&& touch $@ || echo "Triton is left out: it could not be installed, see above"; \
+	fi
