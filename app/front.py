@@ -30,10 +30,18 @@ class Front:
         engine: Answers the requests.
         max_body_bytes: Larger bodies are refused.
         body_timeout_s: Longest that a body may take to arrive, seconds.
+        count_error: Told of every error that is answered.
     """
 
-    def __init__(self, engine: Engine, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        count_error: Callable[[RouterError], None],
+    ) -> None:
         self._engine = engine
+        self._count_error = count_error
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._behind: ASGIApp | None = None
@@ -97,9 +105,10 @@ class Front:
                 body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
                 hang_up.watch()
                 return await respond(send, 200, await answer(body, headers, arrived), [_JSON])
-            except RouterError as error:
-                document = describe(error)
+            except RouterError as known:
+                error = known
             except Exception:
                 log.exception("a request failed in a way that nobody foresaw")
-                document = describe(InternalError("An unexpected error; the gateway's log has the details."))
-            await respond(send, *document)
+                error = InternalError("An unexpected error; the gateway's log has the details.")
+            self._count_error(error)
+            await respond(send, *describe(error))

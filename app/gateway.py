@@ -43,7 +43,7 @@ def make_gateway(settings: Settings) -> ASGIApp:
             yield
             watching.cancel()
 
-    front = Front(engine, settings.max_body_bytes, settings.body_timeout_s)
+    front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifespan))
     if settings.api_key is not None:
         app = RequireKey(app, settings.api_key.get_secret_value())

@@ -50,6 +50,7 @@ class Metrics:
         )
         self._bytes_out = self._counter("bytes_out", "Payload bytes sent to a site.", "site", "backend")
         self._cost = self._counter("cost_usd", "Dollars spent, abandoned attempts included.", "model", "backend")
+        self._errors = self._counter("errors", "Inference requests answered with an error, by its code.", "code")
         self._decision = Histogram(
             "hybrid_router_decision_duration_seconds",
             "Time to plan a request.",
@@ -58,6 +59,10 @@ class Metrics:
         )
         self._routes: dict[tuple[str, str, str, bool], tuple[Counter, Histogram]] = {}
         self._tries: dict[tuple[str, str, str, str | None], _Try] = {}
+
+    def error_answered(self, error: RouterError) -> None:
+        """A client was told of an error, its own mistakes included."""
+        self._errors.labels(error.code).inc()
 
     def planned(self, seconds: float) -> None:
         """A request was planned."""

@@ -102,6 +102,9 @@ class PolicyFile:
             self._complain(error.problems)
         except DeploymentRefused as error:
             self._complain((Problem(1, "models", str(error)),))
+        except Exception as error:  # whatever a file makes the reader do, what is in force goes on
+            log.exception("reading %s failed in a way that nobody foresaw", self.path)
+            self._complain((Problem(1, "", f"cannot be put in force: {error}"),))
 
     async def _put_in_force(self, content: bytes, *, must_open: bool) -> None:
         self._seen = content

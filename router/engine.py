@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from router import guard
 from router.deployment import BackendEntry, Deployment, ModelEntry
 from router.errors import (
+    InternalError,
     InvalidField,
     NoBackendAvailable,
     Outcome,
@@ -33,6 +35,8 @@ from router.types import (
     Route,
     round_up_to_power_of_two,
 )
+
+log = logging.getLogger(__name__)
 
 SNAPSHOT_INTERVAL_S = 0.25
 """How old the numbers that a policy sees may be; state flips are seen at once."""
@@ -155,7 +159,7 @@ class Engine:
         entry = self.deployment.models.get(name)
         if entry is None:
             known = sorted(self.deployment.models)
-            close = difflib.get_close_matches(name[:200], known, n=1)
+            close = difflib.get_close_matches(name[:64], known[:200], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UnknownModel(
                 f"There is no model {name[:200]!r}.{hint} GET /models lists those that there are.",
@@ -259,7 +263,12 @@ class Engine:
         if name is None:
             plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
             return Prepared("none", deployment.models[facts.model], plan, (), ())
-        plan, blocked = guard.permit(deployment.policies[name].plan(facts, world.snapshot), facts, world.snapshot)
+        try:
+            wished = deployment.policies[name].plan(facts, world.snapshot)
+        except Exception:
+            log.exception("policy %s failed", name)
+            raise InternalError(f"Policy {name!r} failed; the gateway's log has the details.") from None
+        plan, blocked = guard.permit(wished, facts, world.snapshot)
         plan = with_reserves(plan, facts, world.snapshot)
         steps = tuple((attempt, world.generation.targets[facts.model, attempt.backend]) for attempt in plan.attempts)
         return Prepared(name, deployment.models[facts.model], plan, steps, blocked)

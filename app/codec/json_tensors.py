@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,7 +19,13 @@ from router.types import DTYPES, Tensor
 
 MAX_RANK = 16
 
-_ELEMENTS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+_ELEMENTS: dict[str, Any] = {
+    "b": bool,
+    "i": int,
+    "u": Annotated[int, msgspec.Meta(ge=0)],
+    "f": float,
+    "O": str,
+}
 
 
 def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor:
