@@ -20,6 +20,9 @@ from typing import Any
 if site_packages := os.environ.get("HYBRID_ROUTER_SITE_PACKAGES"):
     sys.path.insert(0, site_packages)
 
+# ONNX Runtime's official builds report to their maker unless this is set before the library is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
