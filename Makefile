@@ -8,6 +8,9 @@ CLOUD_PYTHON ?= $(shell for python in python3.11 python3.12 $(PYTHON) /usr/bin/p
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 
+# What trains and tests loads ONNX Runtime by itself too; the gateway sees to this on its own.
+export ORT_DISABLE_TELEMETRY := 1
+
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := app backends policies router tests

@@ -42,6 +42,7 @@ def make_api(
         version=VERSION,
         description="Decides, per request and on the device, whether a local model or a cloud GPU answers.",
         lifespan=lifespan,
+        openapi_tags=[{"name": name} for name in ("inference", "state", "health", "Open Inference Protocol")],
     )
     _add_state_routes(api, engine, policy_file)
     _add_health_routes(api, engine)

@@ -13,7 +13,11 @@ from pydantic import ValidationError
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, Settings
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "auto_envvar_prefix": "HYBRID_ROUTER",
+}
 
 
 @click.group(context_settings=CONTEXT)
