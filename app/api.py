@@ -25,6 +25,7 @@ from app.policy_file import PolicyFile
 from router.engine import Engine
 from router.errors import InternalError, RouterError
 
+OIP = "Open Inference Protocol"
 VERSION = version("hybrid-router")
 
 
@@ -42,11 +43,12 @@ def make_api(
         version=VERSION,
         description="Decides, per request and on the device, whether a local model or a cloud GPU answers.",
         lifespan=lifespan,
-        openapi_tags=[{"name": name} for name in ("inference", "state", "health", "Open Inference Protocol")],
+        openapi_tags=[{"name": name} for name in ("inference", "state", "health", OIP)],
     )
     _add_state_routes(api, engine, policy_file)
     _add_health_routes(api, engine)
-    _add_oip_routes(api, engine)
+    _add_oip_server_routes(api, engine)
+    _add_oip_model_routes(api, engine)
     _add_metrics_route(api, registry)
     for path, endpoint in (
         ("/infer", front.native),
@@ -99,8 +101,8 @@ def _add_health_routes(api: FastAPI, engine: Engine) -> None:
         return document
 
 
-def _add_oip_routes(api: FastAPI, engine: Engine) -> None:
-    tags: list[Any] = ["Open Inference Protocol"]
+def _add_oip_server_routes(api: FastAPI, engine: Engine) -> None:
+    tags: list[Any] = [OIP]
 
     @api.get("/v2", tags=tags, summary="Server metadata")
     @api.get("/v2/", include_in_schema=False)
@@ -117,18 +119,31 @@ def _add_oip_routes(api: FastAPI, engine: Engine) -> None:
             return JSONResponse({"live": True, "ready": True})
         return JSONResponse({"error": "no model can be answered at present"}, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    @api.get("/v2/models/{model}", tags=tags, summary="Model metadata")
-    @api.get("/v2/models/{model}/versions/{version}", tags=tags, summary="Model metadata of a version")
-    async def model_metadata(model: str, version: str | None = None) -> dict[str, Any]:
-        return oip.metadata(oip.model_spec(engine, model, version))
 
-    @api.get("/v2/models/{model}/ready", tags=tags, summary="Model readiness")
-    @api.get("/v2/models/{model}/versions/{version}/ready", tags=tags, summary="Model readiness of a version")
-    async def model_ready(model: str, version: str | None = None) -> JSONResponse:
+def _add_oip_model_routes(api: FastAPI, engine: Engine) -> None:
+    tags: list[Any] = [OIP]
+
+    def readiness(model: str, version: str | None) -> JSONResponse:
         spec = oip.model_spec(engine, model, version)
         if any(target.available for target in engine.snapshot.models[spec.name].targets):
             return JSONResponse({"name": spec.name, "ready": True})
         return JSONResponse({"error": f"{spec.name} cannot be answered at present"}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    @api.get("/v2/models/{model}", tags=tags, summary="Model metadata")
+    async def model_metadata(model: str) -> dict[str, Any]:
+        return oip.metadata(oip.model_spec(engine, model, None))
+
+    @api.get("/v2/models/{model}/versions/{version}", tags=tags, summary="Model metadata of a version")
+    async def version_metadata(model: str, version: str) -> dict[str, Any]:
+        return oip.metadata(oip.model_spec(engine, model, version))
+
+    @api.get("/v2/models/{model}/ready", tags=tags, summary="Model readiness")
+    async def model_ready(model: str) -> JSONResponse:
+        return readiness(model, None)
+
+    @api.get("/v2/models/{model}/versions/{version}/ready", tags=tags, summary="Model readiness of a version")
+    async def version_ready(model: str, version: str) -> JSONResponse:
+        return readiness(model, version)
 
 
 def _add_metrics_route(api: FastAPI, registry: CollectorRegistry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from pydantic import ValidationError
 
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, Settings
+
+CLOUD_LOOK_EVERY_S = 0.2
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -124,14 +127,17 @@ def cloud(grpc_port: int, http_port: int, metrics_port: int) -> None:
     """
     from app.cloud import CloudPorts, CloudUnavailable, TritonProcess
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with TritonProcess(CloudPorts(grpc_port, http_port, metrics_port)) as triton:
             click.echo(f"Triton {triton.pid} serves {triton.grpc_url} and {triton.http_url}; Ctrl-C stops it.")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM, signal.SIGCHLD})
-            if not triton.running:
-                raise click.ClickException(f"Triton ended by itself; {triton.log_path} says why.")
+            while triton.running:
+                time.sleep(CLOUD_LOOK_EVERY_S)
+            raise click.ClickException(f"Triton ended by itself; the end of its log: {triton.log_tail() or 'empty'}")
     except CloudUnavailable as error:
         raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return
 
 
 @main.group()

@@ -159,7 +159,7 @@ class TritonProcess:
                     pass
                 time.sleep(READY_POLL_S)
         what = f"wasn't ready in {timeout_s:g} s" if self.running else "ended while it started"
-        message = f"Triton {what}; the end of its log says why: {self._log_tail()}"
+        message = f"Triton {what}; the end of its log says why: {self.log_tail()}"
         self.stop()
         raise CloudUnavailable(message)
 
@@ -240,8 +240,8 @@ class TritonProcess:
             raise CloudUnavailable(f"{install.server} couldn't be executed: is the wheel made for this machine?")
         self._pid = int(answer)
 
-    def _log_tail(self) -> str:
-        """The last lines that are warnings or errors, or else the last lines, on one line."""
+    def log_tail(self) -> str:
+        """The log's last lines that are warnings or errors, or else its last lines, on one line."""
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         grave = [line for line in lines if line.startswith(("E", "W"))]
         return " | ".join((grave or lines)[-LOG_TAIL_LINES:])

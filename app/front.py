@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from app.codec import native, oip
 from app.codec.explanation import explain
+from app.codec.facts import by_name
 from app.codec.problem import ErrorDocument, Header, oip_error, problem
 from app.http import HangUp, Receive, Scope, Send, read_body, respond
 from router.engine import Engine
@@ -99,9 +100,9 @@ class Front:
         describe: Callable[[RouterError], ErrorDocument],
     ) -> None:
         arrived = time.monotonic()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
         with HangUp(receive) as hang_up:
             try:
+                headers = by_name(scope["headers"])
                 body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
                 hang_up.watch()
                 return await respond(send, 200, await answer(body, headers, arrived), [_JSON])

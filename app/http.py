@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Self
 
 from router.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
+from router.within import within
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,20 +41,19 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > max_bytes:
         raise _too_large(max_bytes)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message["body"]
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
     try:
-        async with asyncio.timeout(timeout_s):
-            return await _read_chunks(message, receive, max_bytes)
+        return await within(timeout_s, _read(receive, max_bytes))
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {timeout_s:g} s.") from None
 
 
-async def _read_chunks(message: Message, receive: Receive, max_bytes: int) -> bytes:
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        whole: bytes = message["body"]
+        if len(whole) > max_bytes:
+            raise _too_large(max_bytes)
+        return whole
     body = bytearray()
     while True:
         if message["type"] != "http.request":

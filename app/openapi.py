@@ -158,6 +158,10 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
     schemas |= {"Problem": _PROBLEM, "OipError": _OIP_ERROR, "Tensor": _TENSOR}
     schemas |= {"InferRequest": _REQUEST, "InferResponse": _RESPONSE, "OipInferRequest": _OIP_REQUEST}
     paths = document["paths"]
+    for path, operations in paths.items():
+        _describe_failures(path, operations["get"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     paths["/infer"] = {"post": _operation("infer", "Infer", "InferRequest", _schema("InferResponse"), images=True)}
     paths["/route/explain"] = {
         "post": _operation(
@@ -176,6 +180,19 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
         operation |= {"tags": ["Open Inference Protocol"], "parameters": [*names, *_HEADERS]}
         paths[path] = {"post": operation}
     return document
+
+
+def _describe_failures(path: str, operation: dict[str, Any]) -> None:
+    """What the GET routes answer besides 200, in place of what FastAPI assumes."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    error = {"content": {"application/json": {"schema": _schema("OipError")}}}
+    if "{model}" in path:
+        responses["404"] = {"description": "There is no such model or version."} | error
+    if path.endswith("/ready"):
+        responses["503"] = {"description": "It cannot be answered at present."} | error
+    if path == "/readyz":
+        responses["503"] = {"description": "No model can be answered.", "content": {"application/json": {}}}
 
 
 def _operation(

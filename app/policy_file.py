@@ -101,6 +101,7 @@ class PolicyFile:
         except PolicyFileError as error:
             self._complain(error.problems)
         except DeploymentRefused as error:
+            self._seen = None  # a model file may still arrive
             self._complain((Problem(1, "models", str(error)),))
         except Exception as error:  # whatever a file makes the reader do, what is in force goes on
             log.exception("reading %s failed in a way that nobody foresaw", self.path)

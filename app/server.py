@@ -27,6 +27,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         SystemExit: It could not start; uvicorn's log says why.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It logs every change in the policy file's folder, and would follow itself for ever if the log is kept there.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     config = uvicorn.Config(
         make_gateway(settings),
         host=settings.host,

@@ -43,8 +43,17 @@ def preprocess(image: EncodedImage, spec: ImageSpec, model: ModelSpec) -> dict[s
     return {spec.input: _in_shape(np.asarray(pixels), wanted)}
 
 
-def _decode(image: EncodedImage, bounds: Decode) -> Image.Image:
-    """Opens the file, which reads its header only, checks its size, then decodes it."""
+def check_header(image: EncodedImage, spec: ImageSpec) -> None:
+    """Looks at the file's header, whoever is going to decode it: cheap, and before anything is sent anywhere.
+
+    Raises:
+        UnprocessableImage: It is no image of its type, or has more pixels than the stages accept.
+    """
+    _open(image, spec.decode).close()
+
+
+def _open(image: EncodedImage, bounds: Decode) -> Image.Image:
+    """Opens the file, which reads its header only, and checks its size."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -53,11 +62,15 @@ def _decode(image: EncodedImage, bounds: Decode) -> Image.Image:
         raise UnprocessableImage(
             f"The body is not an image of type {image.media_type} ({type(error).__name__})."
         ) from error
-    with opened:
-        if opened.width * opened.height > bounds.max_pixels:
-            raise UnprocessableImage(
-                f"The image has {opened.width} x {opened.height} pixels; this model takes up to {bounds.max_pixels}."
-            )
+    if opened.width * opened.height > bounds.max_pixels:
+        raise UnprocessableImage(
+            f"The image has {opened.width} x {opened.height} pixels; this model takes up to {bounds.max_pixels}."
+        )
+    return opened
+
+
+def _decode(image: EncodedImage, bounds: Decode) -> Image.Image:
+    with _open(image, bounds) as opened:
         try:
             return opened.convert("RGB") if opened.mode != "L" else opened.copy()
         except Exception as error:

@@ -167,8 +167,10 @@ class _Loader:
                 if problem:
                     self._add((*path, "policy"), f"{route.policy} cannot serve {name}: {problem}")
         for name in deployment.models:
-            if deployment.route(name, UNCLASSIFIED) is None:
-                self._add(("routes",), f"no route matches model {name!r}; end with {{model: '*', policy: …}}")
+            for data_class in deployment.data_classes():
+                if deployment.route(name, data_class) is None:
+                    what = f"model {name!r} with data class {data_class!r}"
+                    self._add(("routes",), f"no route matches {what}; end with one that names neither")
 
 
 def _extra(schema: Any) -> Any:

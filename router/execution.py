@@ -34,6 +34,7 @@ from router.types import (
     nbytes,
     row_count,
 )
+from router.within import within
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +146,7 @@ class Execution:
             target.charge(record, size, row_count(payload, self._model))
             call = Call(payload, size, self._request.id, self._request.parameters)
             try:
-                async with asyncio.timeout(limit - now):
-                    reply = await instance.servable.infer(call, limit)
+                reply = await within(limit - now, instance.servable.infer(call, limit))
             except TimeoutError:
                 raise BackendTimeout(f"{attempt.backend} did not answer within {limit - now:.3f} s.") from None
             except BackendUnavailable:
@@ -176,8 +176,7 @@ class Execution:
         assert spec is not None, "the front refuses images for models without stages"
         started = self._clock()
         try:
-            async with asyncio.timeout(seconds):
-                tensors = await asyncio.to_thread(self._preprocess, image, spec, self._model)
+            tensors = await within(seconds, asyncio.to_thread(self._preprocess, image, spec, self._model))
         except TimeoutError:
             raise BackendTimeout(f"The image's stages did not end within {seconds:.3f} s.") from None
         except RouterError as error:

@@ -17,6 +17,9 @@ from router.types import ON_PREMISES, AttemptRecord, ModelSpec
 
 log = logging.getLogger(__name__)
 
+OPEN_TIMEOUT_S = 120.0
+"""A large model on a slow card takes long to load; this only ends what will never end."""
+
 PROBE_TIMEOUT_S = 0.5
 """A backend that does not answer a probe for this long is as good as gone."""
 
@@ -68,6 +71,8 @@ class Instance:
         synthetic = self.breaker.begin_probe()
         self.unsettled = True
         try:
+            if isinstance(self.servable, BackendError):
+                self.servable = await _open(self.backend, self.model, self.variant)
             if isinstance(self.servable, BackendError):
                 raise self.servable
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -142,14 +147,21 @@ class Permit:
 
 
 async def open_instance(backend: Backend, model: ModelSpec, variant: VariantOptions, now: float) -> Instance:
-    """Opens a model on a backend; one that cannot be opened becomes an instance whose breaker never closes."""
+    """Opens a model on a backend. One that cannot be opened is tried again with every probe: its file may arrive."""
+    return Instance(backend, model, variant, await _open(backend, model, variant), now)
+
+
+async def _open(backend: Backend, model: ModelSpec, variant: VariantOptions) -> Servable | BackendError:
     try:
-        servable: Servable | BackendError = await backend.open(model, variant)
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            return await backend.open(model, variant)
     except BackendError as error:
-        servable = error
+        return error
+    except TimeoutError:
+        return BackendUnavailable(f"{variant.label} could not be opened within {OPEN_TIMEOUT_S:g} s.")
     except Exception as error:  # a vendor's library may raise anything; the gateway starts all the same
-        servable = BackendUnavailable(f"{variant.label} could not be opened: {error}")
-    return Instance(backend, model, variant, servable, now)
+        log.exception("opening %s raised what its contract does not allow", variant.label)
+        return BackendUnavailable(f"{variant.label} could not be opened: {error}")
 
 
 @dataclass(frozen=True, slots=True)

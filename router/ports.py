@@ -155,7 +155,7 @@ class Backend(Protocol):
         """Makes a model ready, warm-up included. Does not need the network to be up.
 
         Raises:
-            BackendError: It can never work as configured: a missing file, the wrong inputs.
+            BackendError: It cannot work as things are: a missing file, the wrong inputs. It is tried again later.
         """
         ...
 

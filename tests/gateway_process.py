@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,8 @@ class GatewayProcess:
 
     def __init__(self, policy: Path, environment: Mapping[str, str]) -> None:
         self.policy = policy
-        self._log = policy.with_suffix(".log").open("w+")
+        # Not beside the policy file: what it writes there would wake the very watcher that the tests wait for.
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve", "--port", "0", "--policy", str(policy)],
             cwd=ROOT,

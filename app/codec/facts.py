@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from router.engine import Engine
-from router.errors import InvalidField
+from router.errors import InvalidField, MalformedBody
 from router.types import InferenceRequest, ModelSpec, Payload, nbytes
 
 T = TypeVar("T")
@@ -71,6 +71,50 @@ def make_request(
     )
 
 
+FACT_HEADERS = frozenset({b"x-request-id", b"x-data-class", b"x-deadline-ms"})
+
+
+def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by lower-case name.
+
+    Raises:
+        InvalidField: One that holds a fact is there twice, with different values.
+    """
+    named = dict(headers)
+    if len(named) != len(headers):
+        for name, value in headers:
+            if name in FACT_HEADERS and named[name] != value:
+                field = name.decode()
+                raise InvalidField(f"The header {field} is given twice, with different values.", field=field)
+    return named
+
+
+def refuse_second_data_class(body: bytes) -> None:
+    """Refuses a body in which an object names its data class twice.
+
+    JSON lets readers take either, and so two could disagree about what may leave the site. Bodies with escapes in them
+    are looked at too, since a key can be written with those.
+
+    Args:
+        body: Well-formed JSON.
+
+    Raises:
+        InvalidField: One does.
+        MalformedBody: It is nested too deeply.
+    """
+    if body.count(b'"data_class"') > 1 or b"\\u" in body:
+        try:
+            json.loads(body, object_pairs_hook=_with_one_data_class, parse_int=float)
+        except RecursionError:
+            raise MalformedBody("The body is nested too deeply.") from None
+
+
+def _with_one_data_class(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if [name for name, _ in pairs].count("data_class") > 1:
+        raise InvalidField("data_class is given twice.", field="data_class")
+    return dict(pairs)
+
+
 def number(field: str, text: str) -> float:
     """A number from a header or a query.
 
@@ -91,7 +135,7 @@ def _once(field: str, elsewhere: T | None, in_header: T) -> T:
 
 
 def _checked(deadline_ms: float) -> float:
-    if not (math.isfinite(deadline_ms) and 0 < deadline_ms <= MAX_DEADLINE_MS):
+    if not 0 < deadline_ms <= MAX_DEADLINE_MS:  # which NaN is not either
         raise InvalidField(f"deadline_ms must be above 0 and at most {MAX_DEADLINE_MS:.0f}.", field="deadline_ms")
     return deadline_ms
 

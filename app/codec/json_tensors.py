@@ -18,6 +18,7 @@ from router.errors import InvalidTensor
 from router.types import DTYPES, Tensor
 
 MAX_RANK = 16
+MAX_DIMENSION = 2**31
 
 _ELEMENTS: dict[str, Any] = {
     "b": bool,
@@ -73,9 +74,9 @@ def tensor_from_bytes(content: bytes, dtype: str, shape: Sequence[int], field: s
 
 def check_size(shape: Sequence[int], elements: int, field: str) -> None:
     """Raises InvalidTensor unless a tensor of this shape has this many elements."""
-    if len(shape) > MAX_RANK or any(size < 0 for size in shape):
+    if len(shape) > MAX_RANK or not all(1 <= size <= MAX_DIMENSION for size in shape):
         raise InvalidTensor(
-            f"{field}.shape must have up to {MAX_RANK} dimensions of at least 0.", field=f"{field}.shape"
+            f"{field}.shape must have up to {MAX_RANK} dimensions of 1 to {MAX_DIMENSION}.", field=f"{field}.shape"
         )
     if math.prod(shape) != elements:
         raise InvalidTensor(

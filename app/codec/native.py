@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from app.codec.facts import make_request, number
+from app.codec.facts import make_request, number, refuse_second_data_class
 from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
-from backends.image import FORMATS
+from backends.image import FORMATS, check_header
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, UnsupportedMediaType
 from router.types import (
@@ -72,6 +72,11 @@ def decode(
         spec.check_inputs(tensors)
         payload: Payload = tensors
     else:
+        if media_type.decode("latin-1") not in FORMATS:
+            raise UnsupportedMediaType(
+                f"Content-Type {media_type[:100].decode('latin-1')!r} is not accepted; "
+                f"send application/json, or one of {', '.join(FORMATS)}."
+            )
         parsed = _query(query)
         spec = engine.model(parsed.model).spec
         payload = _image(body, media_type.decode("latin-1"), spec)
@@ -126,7 +131,7 @@ def _attempt(record: AttemptRecord) -> dict[str, Any]:
 
 def _parse(body: bytes) -> InferBody:
     try:
-        return _decode_body(body)
+        parsed = _decode_body(body)
     except msgspec.ValidationError as error:
         field = str(error).partition("`$.")[2].rstrip("`") or _unknown_or_missing(str(error))
         raise MalformedBody(f"The body does not fit: {str(error)[:300]}.", field=field) from error
@@ -134,6 +139,8 @@ def _parse(body: bytes) -> InferBody:
         raise MalformedBody(f"The body is not JSON: {str(error)[:300]}.") from error
     except RecursionError as error:
         raise MalformedBody("The body is nested too deeply.") from error
+    refuse_second_data_class(body)
+    return parsed
 
 
 def _unknown_or_missing(message: str) -> str | None:
@@ -157,7 +164,15 @@ def _tensor(raw: msgspec.Raw, spec: TensorSpec | None, field: str) -> Tensor:
 
 
 def _query(query: bytes) -> InferBody:
-    fields = {name: values[-1] for name, values in parse_qs(query.decode("latin-1"), max_num_fields=100).items()}
+    try:
+        given = parse_qs(query.decode("latin-1"), max_num_fields=100)
+    except ValueError:
+        raise InvalidField("The query has too many fields.", field="query") from None
+    fields = {}
+    for name, values in given.items():
+        if len(set(values)) > 1:
+            raise InvalidField(f"{name[:100]} is given twice in the query, with different values.", field=name[:100])
+        fields[name] = values[0]
     if "model" not in fields:
         raise InvalidField("An image is sent to /infer?model=NAME; name the model in the query.", field="model")
     unknown = fields.keys() - {"model", "data_class", "deadline_ms", "id"}
@@ -174,12 +189,10 @@ def _query(query: bytes) -> InferBody:
 
 
 def _image(body: bytes, media_type: str, spec: ModelSpec) -> EncodedImage:
-    if media_type not in FORMATS:
-        raise UnsupportedMediaType(
-            f"Content-Type {media_type[:100]!r} is not accepted; send application/json, or one of {', '.join(FORMATS)}."
-        )
     if spec.image is None:
         raise UnsupportedMediaType(f"{spec.name} takes no images; send its tensors as application/json.")
     if not body:
         raise MalformedBody("The body is empty; it must be the image file.")
-    return EncodedImage(body, media_type)
+    image = EncodedImage(body, media_type)
+    check_header(image, spec.image)
+    return image

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from app.codec.facts import make_request
+from app.codec.facts import make_request, refuse_second_data_class
 from app.codec.json_tensors import check_size, plain, tensor_from_json
 from backends.oip import datatype
 from router.engine import Engine
@@ -153,11 +153,13 @@ def metadata(spec: ModelSpec) -> dict[str, Any]:
 
 def _parse(body: bytes) -> OipBody:
     try:
-        return _decode_body(body)
+        parsed = _decode_body(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The body is not an inference request: {str(error)[:300]}.") from error
     except RecursionError as error:
         raise MalformedBody("The body is nested too deeply.") from error
+    refuse_second_data_class(body)
+    return parsed
 
 
 def _tensor(tensor: InputTensor, spec: ModelSpec) -> Tensor:

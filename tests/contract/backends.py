@@ -1,0 +1,79 @@
+"""The backends under contract, each with the sample models and how it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.onnx import OnnxBackend, OnnxOptions
+from backends.triton import TritonBackend, TritonOptions
+from policies.loader import load
+from router.deployment import ModelEntry
+from router.ports import Backend, BackendContext, Call, Servable
+from router.types import EncodedImage, Payload, Tensor, nbytes
+
+ROOT = Path(__file__).parents[2]
+MODELS_DIR = ROOT / "deploy/models"
+MODELS: Mapping[str, ModelEntry] = load((ROOT / "policies/samples/default.yaml").read_bytes()).models
+CONTEXT = BackendContext(MODELS_DIR)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A way to run the sample models.
+
+    Args:
+        name: Name of the backend in the sample policy file.
+        options: Options of its kind.
+        correct: How many of the 540 held-out digits its model gets right, by deploy/models/accuracy.json.
+    """
+
+    name: str
+    options: Any
+    correct: int
+
+    def backend(self) -> Backend:
+        """A new backend of this kind."""
+        return OnnxBackend(self.options, CONTEXT) if self.name == "edge" else TritonBackend(self.options, CONTEXT)
+
+    @asynccontextmanager
+    async def opened(self, model: str = "digits") -> AsyncIterator[Servable]:
+        """A model on a backend of its own, both closed afterwards."""
+        backend = self.backend()
+        entry = MODELS[model]
+        servable = await backend.open(entry.spec, entry.variants[self.name])
+        try:
+            yield servable
+        finally:
+            await servable.close()
+            await backend.close()
+
+
+def onnx() -> Subject:
+    """ONNX Runtime in this process."""
+    return Subject("edge", OnnxOptions(), correct=528)
+
+
+def triton(url: str) -> Subject:
+    """A real Triton at this address."""
+    return Subject("cloud", TritonOptions(url), correct=533)
+
+
+def call(payload: Payload, request_id: str = "r1") -> Call:
+    """A call with this payload."""
+    return Call(payload, nbytes(payload), request_id, {})
+
+
+def pixels(rows: Tensor) -> Call:
+    """A call for these digits, float32 [N, 64]."""
+    return call({"pixels": np.ascontiguousarray(rows, dtype=np.float32)})
+
+
+def image(content: bytes) -> Call:
+    """A call with an image file."""
+    return call(EncodedImage(content, "image/png"))

@@ -1,0 +1,154 @@
+"""The Triton servable against a stand-in for the generated stub: servers that answer what no Triton should."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from backends.triton import TritonOptions, TritonServable, TritonVariant
+from router.errors import (
+    BackendError,
+    BackendFailed,
+    BackendRejectedInput,
+    BackendTimeout,
+    BackendUnavailable,
+)
+from router.ports import Call
+from router.types import ModelSpec, Reply, TensorSpec, nbytes
+
+SPEC = ModelSpec("m", "1", {"x": TensorSpec("float32", (-1, 2))}, {"y": TensorSpec("float32", (-1,))})
+
+
+def answer(
+    datatype: str = "FP32", shape: tuple[int, ...] = (1,), raw: bytes | None = b"\0\0\0\0", name: str = "y"
+) -> Any:
+    """What a server answers."""
+    response = service_pb2.ModelInferResponse(model_name="m")
+    response.outputs.add(name=name, datatype=datatype, shape=shape)
+    if raw is not None:
+        response.raw_output_contents.append(raw)
+    return response
+
+
+class Stub:
+    """A server that answers every inference with the same, and has a maximum batch size."""
+
+    def __init__(self, response: Any, max_rows: int = 0, ready: bool = True) -> None:
+        self.response = response
+        self.max_rows = max_rows
+        self.ready = ready
+        self.requests: list[Any] = []
+
+    async def ModelInfer(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        self.requests.append(request)
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
+
+    async def ModelReady(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        return SimpleNamespace(ready=self.ready)
+
+    async def ModelStatistics(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        return service_pb2.ModelStatisticsResponse()
+
+    async def ModelConfig(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        return SimpleNamespace(config=SimpleNamespace(max_batch_size=self.max_rows))
+
+
+def failure(code: grpc.StatusCode, details: str | None = "the details") -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+async def infer(stub: Stub, rows: int = 1, *, probed: bool = False) -> Reply:
+    servable = TritonServable(stub, SPEC, TritonVariant("m", "1"))
+    deadline = time.monotonic() + 5
+    if probed:
+        response, stub.response = stub.response, answer()
+        await servable.probe(deadline, synthetic=True)
+        stub.response = response
+        stub.requests.clear()
+    payload = {"x": np.zeros((rows, 2), np.float32)}
+    return await servable.infer(Call(payload, nbytes(payload), "r1", {}), deadline)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+async def test_a_dimension_of_one_too_many_is_taken_off(shape: tuple[int, ...]) -> None:
+    assert (await infer(Stub(answer(shape=shape)))).outputs["y"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer(datatype="FP64"),
+        answer(datatype="nonsense"),
+        answer(shape=(1, 2)),
+        answer(shape=(0,), raw=b""),
+        answer(shape=(-1,)),
+        answer(shape=(2,)),
+        answer(shape=()),
+        answer(raw=b"123"),
+        answer(raw=b""),
+        answer(raw=None),
+        answer(name="z"),
+        service_pb2.ModelInferResponse(),
+    ],
+)
+async def test_what_is_not_the_models_output_is_a_failure(response: Any) -> None:
+    with pytest.raises(BackendFailed):
+        await infer(Stub(response))
+
+
+CODES = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: BackendTimeout,
+    grpc.StatusCode.INVALID_ARGUMENT: BackendRejectedInput,
+    grpc.StatusCode.UNAVAILABLE: BackendUnavailable,
+    grpc.StatusCode.NOT_FOUND: BackendUnavailable,
+    grpc.StatusCode.INTERNAL: BackendFailed,
+    grpc.StatusCode.UNKNOWN: BackendFailed,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: BackendFailed,
+    grpc.StatusCode.UNIMPLEMENTED: BackendFailed,
+}
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("details", ["first line\nsecond line", "", None])
+@pytest.mark.parametrize(("code", "kind"), CODES.items())
+async def test_every_status_has_its_word_for_a_large_batch_as_for_a_small_one(
+    code: grpc.StatusCode, kind: type[BackendError], details: str | None, rows: int
+) -> None:
+    with pytest.raises(BackendError) as caught:
+        await infer(Stub(failure(code, details), max_rows=4), rows, probed=True)
+    assert type(caught.value) is kind
+    assert "second line" not in caught.value.detail
+
+
+async def test_more_rows_than_the_server_takes_go_in_parts() -> None:
+    stub = Stub(answer(), max_rows=4)
+    await infer(stub, 9, probed=True)
+    assert [request.inputs[0].shape[0] for request in stub.requests] == [4, 4, 1]
+
+
+async def test_a_model_that_is_not_ready_is_unavailable() -> None:
+    servable = TritonServable(Stub(answer(), ready=False), SPEC, TritonVariant("m"))
+    with pytest.raises(BackendUnavailable, match="m is not ready"):
+        await servable.probe(time.monotonic() + 5, synthetic=False)
+
+
+@pytest.mark.parametrize("url", ["grpc://host:8001", "grpcs://host:443", "grpc://[::1]:8001"])
+def test_addresses_that_can_be_used(url: str) -> None:
+    assert TritonOptions(url).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "host:8001", "http://host:8001", "grpc://host", "grpc://:8001", "grpc://host:99999", "grpc://host:8001/x"],
+)
+def test_addresses_that_cannot_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="grpc://host:8001"):
+        TritonOptions(url)

@@ -1,0 +1,203 @@
+"""The breaker's invariants, held against every order of events that hypothesis can think of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from router.breaker import (
+    CHECK_INTERVAL_S,
+    FAILURES_TO_OPEN,
+    FIRST_WAIT_S,
+    LONGEST_WAIT_S,
+    SPREAD,
+    Breaker,
+    BreakerState,
+)
+from router.errors import Outcome
+
+randoms = st.floats(0, 1, exclude_max=True)
+
+
+def closed_breaker() -> Breaker:
+    breaker = Breaker(0.0)
+    assert breaker.begin_probe()
+    breaker.probe_succeeded(0.0)
+    return breaker
+
+
+def open_breaker() -> Breaker:
+    breaker = closed_breaker()
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.attempt_ended(Outcome.DROPPED, 0.0, "failed")
+    return breaker
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """One probe at a time, as the engine makes them; attempts may end at any moment, also after it opened.
+
+    The model: `failures` counts what went wrong since the last success while closed, `failed_probes` what went wrong
+    since it opened.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.breaker = Breaker(self.now)
+        self.closed = False
+        self.failures = 0
+        self.failed_probes = 0
+        self.probe: bool | None = None
+
+    def fail(self) -> None:
+        self.failures += 1
+        if self.failures >= FAILURES_TO_OPEN:
+            self.closed = False
+            self.failed_probes = 0
+
+    @rule(seconds=st.floats(0, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def attempt_succeeds(self) -> None:
+        self.breaker.attempt_ended(Outcome.SUCCESS, self.now)
+        self.failures = 0
+
+    @rule()
+    def attempt_is_dropped(self) -> None:
+        self.breaker.attempt_ended(Outcome.DROPPED, self.now, "dropped")
+        if self.closed:
+            self.fail()
+
+    @rule()
+    def ignored_attempt_changes_nothing(self) -> None:
+        before = (self.breaker.state, self.breaker.reason, self.breaker.next_probe_at)
+        self.breaker.attempt_ended(Outcome.IGNORE, self.now, "hung up")
+        assert (self.breaker.state, self.breaker.reason, self.breaker.next_probe_at) == before
+
+    @precondition(lambda self: self.probe is None)
+    @rule()
+    def probe_begins(self) -> None:
+        self.probe = self.breaker.begin_probe()
+        assert self.probe is not self.closed, "what is not closed is tested with a synthetic inference only"
+
+    @precondition(lambda self: self.probe is not None)
+    @rule()
+    def probe_succeeds(self) -> None:
+        self.breaker.probe_succeeded(self.now)
+        if self.probe:
+            self.closed = True
+            self.failures = 0
+        self.probe = None
+
+    @precondition(lambda self: self.probe is not None)
+    @rule(random=randoms)
+    def probe_fails(self, random: float) -> None:
+        self.breaker.probe_failed(self.now, random, "no answer")
+        if self.closed:
+            self.fail()
+        else:
+            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self.failed_probes)
+            assert wait * (1 - SPREAD) <= self.breaker.next_probe_at - self.now + 1e-9
+            assert self.breaker.next_probe_at - self.now <= wait + 1e-9
+            self.failed_probes += 1
+        self.probe = None
+
+    @invariant()
+    def closed_and_only_closed_admits(self) -> None:
+        assert self.breaker.admits == self.closed == (self.breaker.state is BreakerState.CLOSED)
+
+    @invariant()
+    def half_open_only_while_a_synthetic_probe_is_on_its_way(self) -> None:
+        if self.breaker.state is BreakerState.HALF_OPEN:
+            assert self.probe is True
+
+    @invariant()
+    def the_next_probe_is_never_further_away_than_the_longest_wait(self) -> None:
+        assert self.breaker.next_probe_at <= self.now + max(LONGEST_WAIT_S, CHECK_INTERVAL_S)
+
+    @invariant()
+    def it_says_why_it_does_not_admit(self) -> None:
+        assert bool(self.breaker.reason) == (not self.closed)
+
+
+TestBreaker = BreakerMachine.TestCase
+TestBreaker.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_nothing_is_trusted_before_it_was_tried() -> None:
+    breaker = Breaker(7.0)
+    assert not breaker.admits
+    assert breaker.next_probe_at == 7.0
+    breaker.attempt_ended(Outcome.SUCCESS, 8.0)
+    assert not breaker.admits
+
+
+@pytest.mark.parametrize("failures", range(FAILURES_TO_OPEN + 1))
+def test_it_opens_at_the_third_failure_and_not_before(failures: int) -> None:
+    breaker = closed_breaker()
+    for _ in range(failures):
+        breaker.attempt_ended(Outcome.DROPPED, 1.0, "broken")
+    assert breaker.admits == (failures < FAILURES_TO_OPEN)
+    assert breaker.reason == ("broken" if failures == FAILURES_TO_OPEN else "")
+
+
+def test_a_success_between_failures_starts_the_count_anew() -> None:
+    breaker = closed_breaker()
+    for _ in range(10):
+        breaker.attempt_ended(Outcome.DROPPED, 1.0)
+        breaker.attempt_ended(Outcome.DROPPED, 1.0)
+        breaker.attempt_ended(Outcome.SUCCESS, 1.0)
+    assert breaker.admits
+
+
+def test_a_readiness_probe_does_not_excuse_failed_attempts() -> None:
+    breaker = closed_breaker()
+    for _ in range(FAILURES_TO_OPEN):
+        assert not breaker.begin_probe()
+        breaker.probe_succeeded(1.0)
+        breaker.attempt_ended(Outcome.DROPPED, 1.0)
+    assert not breaker.admits
+
+
+def test_a_readiness_probe_that_began_before_it_opened_does_not_close_it() -> None:
+    breaker = closed_breaker()
+    assert not breaker.begin_probe()
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.attempt_ended(Outcome.DROPPED, 1.0, "wrong answers")
+    breaker.probe_succeeded(1.1)
+    assert not breaker.admits
+
+
+def test_the_wait_doubles_up_to_the_longest() -> None:
+    breaker = open_breaker()
+    waits = []
+    for _ in range(6):
+        breaker.begin_probe()
+        breaker.probe_failed(50.0, 0.0, "still down")
+        waits.append(breaker.next_probe_at - 50.0)
+    assert waits == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+
+
+def test_the_wait_starts_small_again_after_it_was_closed() -> None:
+    breaker = open_breaker()
+    for _ in range(40):
+        breaker.begin_probe()
+        breaker.probe_failed(1.0, 0.0, "still down")
+    breaker.begin_probe()
+    breaker.probe_succeeded(2.0)
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.attempt_ended(Outcome.DROPPED, 3.0)
+    assert breaker.next_probe_at == 3.0 + FIRST_WAIT_S
+
+
+def test_failed_readiness_probes_open_it_too() -> None:
+    breaker = closed_breaker()
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.begin_probe()
+        breaker.probe_failed(1.0, 0.0, "not ready")
+    assert not breaker.admits
+    assert breaker.reason == "not ready"

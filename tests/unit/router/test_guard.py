@@ -1,0 +1,56 @@
+"""The residency guard's invariants, against plans that mean harm."""
+
+from __future__ import annotations
+
+import copy
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import guard
+from router.plan import Plan
+from router.snapshot import Snapshot
+from router.types import Facts
+from tests.unit.worlds import attempts, worlds
+
+BACKENDS = ("w", "x", "y", "z", "unknown", "", "*", "on-premises")
+plans = st.builds(Plan, st.lists(attempts(BACKENDS), max_size=6).map(tuple), st.just("trust me"))
+
+
+@given(worlds(), plans)
+def test_nothing_forbidden_or_unknown_gets_through(world: tuple[Facts, Snapshot], plan: Plan) -> None:
+    facts, snapshot = world
+    permitted, _ = guard.permit(plan, facts, snapshot)
+    for attempt in permitted.attempts:
+        target = snapshot.targets[facts.model, attempt.backend]
+        assert target in snapshot.models[facts.model].targets
+        assert target.site in snapshot.sites[facts.data_class]
+
+
+@given(worlds(), plans)
+def test_it_drops_nothing_else_and_keeps_the_order(world: tuple[Facts, Snapshot], plan: Plan) -> None:
+    facts, snapshot = world
+    sites = {target.backend: target.site for target in snapshot.models[facts.model].targets}
+    permitted, blocked = guard.permit(plan, facts, snapshot)
+    fine = [a for a in plan.attempts if sites.get(a.backend) in snapshot.sites[facts.data_class]]
+    assert list(permitted.attempts) == fine
+    assert list(blocked) == [a.backend for a in plan.attempts if a not in fine]
+
+
+@given(worlds(), plans)
+def test_it_says_what_it_left_out(world: tuple[Facts, Snapshot], plan: Plan) -> None:
+    facts, snapshot = world
+    permitted, blocked = guard.permit(plan, facts, snapshot)
+    assert permitted.reason.startswith(plan.reason)
+    assert (permitted.reason == plan.reason) == (not blocked)
+    for backend in blocked:
+        assert backend in permitted.reason
+
+
+@given(worlds(), plans)
+def test_it_is_pure_and_a_second_pass_changes_nothing(world: tuple[Facts, Snapshot], plan: Plan) -> None:
+    facts, snapshot = world
+    before = copy.deepcopy((facts, snapshot, plan))
+    permitted, _ = guard.permit(plan, facts, snapshot)
+    assert guard.permit(permitted, facts, snapshot) == (permitted, ())
+    assert (facts, snapshot, plan) == before

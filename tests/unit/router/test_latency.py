@@ -1,0 +1,126 @@
+"""The latency estimator's invariants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from router.latency import WINDOW, LatencyEstimator, LatencyPrediction
+
+seconds = st.floats(0, 100, allow_subnormal=False)
+sizes = st.integers(0, 1 << 26)
+samples = st.lists(st.tuples(sizes, seconds, seconds), min_size=1, max_size=40)
+
+
+def prediction_of(measured: list[tuple[int, float, float]]) -> LatencyPrediction:
+    estimator = LatencyEstimator()
+    for sample in measured:
+        estimator.record(*sample)
+    estimator.refresh()
+    assert estimator.prediction is not None
+    return estimator.prediction
+
+
+@given(samples, sizes, sizes)
+def test_never_negative_and_never_falling_as_the_payload_grows(
+    measured: list[tuple[int, float, float]], one: int, other: int
+) -> None:
+    prediction = prediction_of(measured)
+    small, large = sorted((one, other))
+    for quantile in (prediction.p50, prediction.p95, prediction.p99):
+        assert 0 <= quantile(small) <= quantile(large)
+
+
+@given(samples, sizes)
+def test_quantiles_are_ordered(measured: list[tuple[int, float, float]], size: int) -> None:
+    prediction = prediction_of(measured)
+    for part in (prediction.network, prediction.compute, prediction.total):
+        assert 0 <= part.p50 <= part.p95 <= part.p99
+    assert prediction.p50(size) <= prediction.p95(size) <= prediction.p99(size)
+
+
+@given(samples)
+def test_the_slope_is_never_negative(measured: list[tuple[int, float, float]]) -> None:
+    assert prediction_of(measured).seconds_per_byte >= 0
+
+
+def test_a_network_that_gets_faster_with_size_has_no_slope() -> None:
+    assert prediction_of([(0, 1.0, 0.0), (1000, 0.1, 0.0)]).seconds_per_byte == 0
+
+
+@given(sizes, st.lists(st.tuples(seconds, seconds), min_size=1, max_size=20))
+def test_sizes_that_do_not_vary_give_no_slope(size: int, measured: list[tuple[float, float]]) -> None:
+    assert prediction_of([(size, *times) for times in measured]).seconds_per_byte == 0
+
+
+@given(st.floats(1e-9, 1e-6), st.floats(0, 1), st.lists(sizes, min_size=2, max_size=30, unique=True))
+def test_network_time_proportional_to_size_is_found(slope: float, base: float, payloads: list[int]) -> None:
+    assume(max(payloads) - min(payloads) > 1000)
+    prediction = prediction_of([(size, base + slope * size, 0.0) for size in payloads])
+    assert prediction.seconds_per_byte == pytest.approx(slope, rel=1e-3)
+    for size in payloads:
+        assert prediction.p50(size) == pytest.approx(base + slope * size, rel=1e-3, abs=1e-3)
+
+
+def test_there_is_no_prediction_before_the_first_sample() -> None:
+    estimator = LatencyEstimator()
+    assert estimator.prediction is None
+    estimator.refresh()
+    assert estimator.prediction is None
+
+
+def test_the_quantiles_are_those_of_the_samples() -> None:
+    prediction = prediction_of([(0, 0.0, milliseconds / 1000) for milliseconds in range(1, 101)])
+    assert tuple(prediction.total) == tuple(prediction.compute) == (0.050, 0.095, 0.099)
+    assert tuple(prediction.network) == (0, 0, 0)
+    assert prediction.samples == 100
+
+
+def test_only_the_latest_samples_count() -> None:
+    slow = [(0, 0.0, 9.0)] * WINDOW
+    prediction = prediction_of([*slow, *[(0, 0.0, 0.001)] * WINDOW])
+    assert prediction.p99(0) == 0.001
+    assert prediction.samples == WINDOW
+
+
+@given(samples, sizes, st.floats(100, 1000))
+def test_a_call_that_was_cut_off_makes_it_slow(
+    measured: list[tuple[int, float, float]], size: int, elapsed: float
+) -> None:
+    estimator = LatencyEstimator()
+    for sample in measured:
+        estimator.record(*sample)
+    estimator.record_at_least(size, elapsed)
+    estimator.refresh()
+    assert estimator.prediction is not None
+    assert estimator.prediction.p99(size) >= elapsed * 0.999
+
+
+@given(samples)
+def test_reads_never_mutate(measured: list[tuple[int, float, float]]) -> None:
+    estimator = LatencyEstimator()
+    for sample in measured:
+        estimator.record(*sample)
+    estimator.refresh()
+    before = estimator.prediction
+    assert before is not None
+    for size in (0, 1, 1 << 30):
+        before.p50(size), before.p95(size), before.p99(size)
+    assert not estimator.stale
+    assert estimator.prediction is before
+    estimator.refresh()
+    assert estimator.prediction is before
+
+
+@given(samples)
+def test_the_prediction_changes_at_refresh_only(measured: list[tuple[int, float, float]]) -> None:
+    estimator = LatencyEstimator()
+    seen: list[Any] = []
+    for sample in measured:
+        estimator.record(*sample)
+        assert estimator.stale
+        seen.append(estimator.prediction)
+    assert seen == [None] * len(measured)
