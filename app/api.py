@@ -149,7 +149,10 @@ def _add_oip_model_routes(api: FastAPI, engine: Engine) -> None:
 def _add_metrics_route(api: FastAPI, registry: CollectorRegistry) -> None:
     @api.get("/metrics", tags=["state"], summary="Prometheus metrics", response_class=Response)
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # what it makes of a version that is no number
+            encode, content_type = choose_encoder("")
         return Response(encode(registry), media_type=content_type)
 
 

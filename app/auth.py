@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from app.codec.problem import oip_error, problem
 from app.http import Receive, Scope, Send, respond
-from router.errors import Unauthenticated
+from router.errors import RouterError, Unauthenticated
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-"""What an orchestrator asks without a key; they tell nothing but yes or no."""
+"""What an orchestrator asks without a key; they tell which models can be answered, and no more."""
 
 
 class RequireKey:
@@ -19,10 +19,17 @@ class RequireKey:
     Args:
         app: What is protected.
         key: The key.
+        count_error: Told of every refusal.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], key: str) -> None:
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        key: str,
+        count_error: Callable[[RouterError], None],
+    ) -> None:
         self._app = app
+        self._count_error = count_error
         self._expected = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,5 +38,6 @@ class RequireKey:
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._expected):
                 error = Unauthenticated("Send the gateway's key as Authorization: Bearer KEY.")
+                self._count_error(error)
                 return await respond(send, *(oip_error if scope["path"].startswith("/v2") else problem)(error))
         await self._app(scope, receive, send)

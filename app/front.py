@@ -86,7 +86,7 @@ class Front:
 
         async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
             model, version = oip.named_in(scope["path"])
-            request, wanted = oip.decode(body, headers, model, version, self._engine, arrived)
+            request, wanted = oip.decode(body, headers, scope["query_string"], model, version, self._engine, arrived)
             return oip.encode(await self._engine.infer(request), wanted)
 
         await self._serve(scope, receive, send, answer, oip_error)

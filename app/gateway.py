@@ -46,5 +46,5 @@ def make_gateway(settings: Settings) -> ASGIApp:
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifespan))
     if settings.api_key is not None:
-        app = RequireKey(app, settings.api_key.get_secret_value())
+        app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
     return app

@@ -39,7 +39,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
             f"Content-Encoding {encoding[:40].decode('latin-1')!r} is not accepted; send it as it is."
         )
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > max_bytes:
+    if not length.isdigit() or len(length) > 18 or int(length) > max_bytes:
         raise _too_large(max_bytes)
     try:
         return await within(timeout_s, _read(receive, max_bytes))

@@ -58,7 +58,7 @@ class Metrics:
             registry=self.registry,
         )
         self._routes: dict[tuple[str, str, str, bool], tuple[Counter, Histogram]] = {}
-        self._tries: dict[tuple[str, str, str, str | None], _Try] = {}
+        self._tries: dict[tuple[str, str, str, str | None, bool], _Try] = {}
 
     def error_answered(self, error: RouterError) -> None:
         """A client was told of an error, its own mistakes included."""
@@ -95,7 +95,7 @@ class Metrics:
 
     def _attempted(self, model: str, attempts: Sequence[AttemptRecord]) -> None:
         for position, record in enumerate(attempts, start=1):
-            key = (model, record.backend, record.site, record.error)
+            key = (model, record.backend, record.site, record.error, record.bytes_out > 0)
             tried = self._tries.get(key)
             if tried is None:
                 tried = self._tries[key] = self._try(model, record)
@@ -114,7 +114,7 @@ class Metrics:
         return _Try(
             attempts=self._attempts.labels(model, record.backend, record.outcome.value, record.error or ""),
             cost=self._cost.labels(model, record.backend),
-            bytes_out=self._bytes_out.labels(record.site, record.backend),
+            bytes_out=self._bytes_out.labels(record.site, record.backend) if record.bytes_out else None,
             queue=self._phases.labels(model, record.backend, "queue"),
             network=self._phases.labels(model, record.backend, "network"),
             compute=self._phases.labels(model, record.backend, "compute"),
@@ -137,7 +137,7 @@ class _Try:
         self,
         attempts: Counter,
         cost: Counter,
-        bytes_out: Counter,
+        bytes_out: Counter | None,
         queue: Histogram,
         network: Histogram,
         compute: Histogram,
@@ -156,7 +156,7 @@ class _Try:
         self._attempts.inc()
         if record.cost_usd:
             self._cost.inc(record.cost_usd)
-        if record.bytes_out:
+        if self._bytes_out is not None:
             self._bytes_out.inc(record.bytes_out)
         if record.compute_s:
             self._compute.observe(record.compute_s)

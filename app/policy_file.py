@@ -12,7 +12,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from policies.document import PolicyFileError, Problem
+from policies.document import MAX_BYTES, PolicyFileError, Problem
 from policies.loader import load
 from router.engine import DeploymentRefused, Engine
 
@@ -129,6 +129,7 @@ def _digest(content: bytes) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PolicyFileError(str(path), [Problem(1, "", f"cannot be read: {error.strerror}")]) from error

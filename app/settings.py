@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     policy: Path = Field(DEFAULT_POLICY, description="The policy file.")
     models_dir: Path = Field(DEFAULT_MODELS, description="Where the policy file's model files are.")
     api_key: SecretStr | None = Field(None, min_length=16, description="Bearer token that clients must send.")
-    max_body_bytes: int = Field(16 << 20, ge=1024, description="Larger request bodies are refused.")
+    max_body_bytes: int = Field(4 << 20, ge=1024, description="Larger request bodies are refused.")
     body_timeout_s: float = Field(10.0, gt=0, description="Longest that a body may take to arrive.")
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest that requests may take to end on shutdown.")
 

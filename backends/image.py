@@ -72,11 +72,18 @@ def _open(image: EncodedImage, bounds: Decode) -> Image.Image:
 def _decode(image: EncodedImage, bounds: Decode) -> Image.Image:
     with _open(image, bounds) as opened:
         try:
-            return opened.convert("RGB") if opened.mode != "L" else opened.copy()
+            return _eight_bit(opened).convert("RGB")
         except Exception as error:
             raise UnprocessableImage(
                 f"The image cannot be decoded ({type(error).__name__}); is it truncated?"
             ) from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Sixteen bits a pixel as eight: Pillow itself would cut off all that is brighter than 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def _apply(stage: Stage, pixels: Image.Image | Tensor) -> Image.Image | Tensor:

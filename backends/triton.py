@@ -16,26 +16,31 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from backends.oip import bytes_tensor, datatype, decode_raw, encode_raw
-from router.errors import (
-    BackendError,
-    BackendFailed,
-    BackendRejectedInput,
-    BackendTimeout,
-    BackendUnavailable,
-)
+from backends.oip import bytes_tensor
+from backends.triton_messages import Served, declared_outputs, infer_request, translated
+from router.errors import BackendRejectedInput, BackendUnavailable
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, ModelSpec, Reply, Tensor, Tensors, row_count
 
 MAX_MESSAGE_BYTES = 64 << 20
+
+MAX_BATCHES_AT_ONCE = 16
+"""Requests that a large batch is sent as at a time: enough to keep a server's own batching busy."""
+
+MAX_BATCHES = 256
+"""Requests that one batch may be sent as; a larger one is the caller's to divide."""
+
+RENEW_AFTER = 3
+"""Probes in a row that find nobody there before the channel is replaced."""
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # gRPC's default backs off up to two minutes, and would stay away that long after the WAN is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Also how long one attempt to connect may take: several round trips with TLS.
+    ("grpc.min_reconnect_backoff_ms", 1000),
     # Subchannels are shared across the process otherwise, and a new channel would inherit a stuck connection.
     ("grpc.use_local_subchannel_pool", 1),
     # No keepalive pings: the probes carry data more often than any ping would, and servers strike eager pings.
@@ -53,8 +58,12 @@ class TritonOptions:
     url: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("grpc", "grpcs") or not parts.hostname or parts.port is None or parts.path:
+        try:
+            parts = urlsplit(self.url)
+            complete = parts.scheme in ("grpc", "grpcs") and parts.hostname and parts.port and not parts.path
+        except ValueError:
+            complete = False
+        if not complete:
             raise ValueError(f"url must look like grpc://host:8001 or grpcs://host:8001, not {self.url!r}")
 
 
@@ -105,23 +114,42 @@ class TritonBackend:
     def __init__(self, options: TritonOptions, context: BackendContext) -> None:
         self._options = options
         self._channel: grpc.aio.Channel | None = None
+        self._retired: grpc.aio.Channel | None = None
+        self.stub: Any = None
 
     async def open(self, model: ModelSpec, variant: TritonVariant) -> TritonServable:
         """Makes the channel, which connects when it is first used: no network is needed to open."""
-        if self._channel is None:
-            target = urlsplit(self._options.url).netloc
-            if self._options.url.startswith("grpcs:"):
-                self._channel = grpc.aio.secure_channel(
-                    target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS
-                )
-            else:
-                self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        return TritonServable(service_pb2_grpc.GRPCInferenceServiceStub(self._channel), model, variant)
+        if self.stub is None:
+            self._connect()
+        return TritonServable(self, model, variant)
+
+    async def renew(self, stub: Any) -> None:
+        """Replaces the channel that `stub` uses, unless that was done already.
+
+        A channel can be stuck on a connection that nobody answers any more, for as long as the kernel keeps trying.
+        What is under way on it may still end; it is closed with the next renewal.
+        """
+        if stub is not self.stub:
+            return
+        before, self._retired = self._retired, self._channel
+        self._connect()
+        if before is not None:
+            await before.close()
 
     async def close(self) -> None:
         """Closes the channel."""
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in (self._channel, self._retired):
+            if channel is not None:
+                await channel.close()
+
+    def _connect(self) -> None:
+        target = urlsplit(self._options.url).netloc
+        if self._options.url.startswith("grpcs:"):
+            credentials = grpc.ssl_channel_credentials()
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
 
 class TritonServable:
@@ -132,14 +160,16 @@ class TritonServable:
     time that passed here is the network's. Until there are such means, all but the round trip counts as compute.
     """
 
-    def __init__(self, stub: Any, model: ModelSpec, variant: TritonVariant) -> None:
-        self._stub = stub
+    def __init__(self, backend: TritonBackend, model: ModelSpec, variant: TritonVariant) -> None:
+        self._backend = backend
         self._model = model
         self._variant = variant
         names = (variant.name, *([variant.encoded_image.name] if variant.encoded_image else []))
-        self._served = {name: _Served() for name in names}
+        self._served = {name: Served() for name in names}
         self._rtt_s = 0.0
         self._max_rows = 0
+        self._batches = asyncio.Semaphore(MAX_BATCHES_AT_ONCE)
+        self._failed_probes = 0
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Sends the request with its deadline, which bounds the server's queue as well.
@@ -162,130 +192,104 @@ class TritonServable:
         return Reply(outputs, queue, elapsed - compute - queue, compute)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
-        """Asks whether the model is ready, which measures the round trip, then reads its statistics.
+        """Asks whether the model is ready, which measures the round trip, and reads its statistics.
 
-        A synthetic one also reads how many rows the server takes at a time, and makes an inference on zeros.
+        A synthetic probe reads how many rows the server takes at a time, and makes an inference on zeros. When several
+        in a row find nobody there, the channel is replaced.
         """
-        name, version = self._variant.name, self._variant.version
-        started = time.monotonic()
+        stub = self._backend.stub
         try:
-            ready = await self._stub.ModelReady(
-                service_pb2.ModelReadyRequest(name=name, version=version), timeout=max(0.0, deadline - started)
-            )
-            if not ready.ready:
-                raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
-            self._rtt_s = time.monotonic() - started
-            for model, served in self._served.items():
-                request = service_pb2.ModelStatisticsRequest(name=model)
-                served.learn(await self._stub.ModelStatistics(request, timeout=max(0.0, deadline - time.monotonic())))
             if synthetic:
-                config = await self._stub.ModelConfig(
-                    service_pb2.ModelConfigRequest(name=name, version=version),
-                    timeout=max(0.0, deadline - time.monotonic()),
-                )
-                self._max_rows = config.config.max_batch_size
+                await self._read_config(stub, deadline)
+            else:
+                await self._read_state(stub, deadline)
         except grpc.aio.AioRpcError as error:
-            raise _translated(error, self._variant.label) from error
-        if not synthetic:
-            return None
-        return await self.infer(synthetic_call(self._model), deadline)
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                self._failed_probes += 1
+                if self._failed_probes % RENEW_AFTER == 0:
+                    await self._backend.renew(stub)
+            raise translated(error, self._variant.label) from error
+        self._failed_probes = 0
+        return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
+
+    async def _read_state(self, stub: Any, deadline: float) -> None:
+        """Readiness and statistics at once: over a slow WAN, one round trip rather than two or three."""
+        try:
+            async with asyncio.TaskGroup() as asking:
+                asking.create_task(self._check_ready(stub, deadline))
+                for name, served in self._served.items():
+                    asking.create_task(self._read_statistics(stub, name, served, deadline))
+        except ExceptionGroup as errors:
+            raise first(errors) from None
+
+    async def _check_ready(self, stub: Any, deadline: float) -> None:
+        started = time.monotonic()
+        request = service_pb2.ModelReadyRequest(name=self._variant.name, version=self._variant.version)
+        ready = await stub.ModelReady(request, timeout=_until(deadline))
+        if not ready.ready:
+            raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
+        self._rtt_s = time.monotonic() - started
+
+    async def _read_statistics(self, stub: Any, name: str, served: Served, deadline: float) -> None:
+        request = service_pb2.ModelStatisticsRequest(name=name)
+        served.learn(await stub.ModelStatistics(request, timeout=_until(deadline)))
+
+    async def _read_config(self, stub: Any, deadline: float) -> None:
+        request = service_pb2.ModelConfigRequest(name=self._variant.name, version=self._variant.version)
+        answer = await stub.ModelConfig(request, timeout=_until(deadline))
+        self._max_rows = answer.config.max_batch_size
 
     async def close(self) -> None:
         """Nothing to do: the channel is the backend's."""
 
     async def _ask_in_batches(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
-        rows = row_count(tensors, self._model)
-        if not 0 < self._max_rows < rows:
+        rows, most = row_count(tensors, self._model), self._max_rows
+        if not 0 < most < rows:
             return await self._ask(call, tensors, deadline)
+        if rows > most * MAX_BATCHES:
+            raise BackendRejectedInput(
+                f"{self._variant.label} takes {most} rows at a time, and {rows} are too many for one request."
+            )
         try:
             async with asyncio.TaskGroup() as asking:
                 parts = [
                     asking.create_task(
-                        self._ask(
-                            call, {name: tensor[at : at + self._max_rows] for name, tensor in tensors.items()}, deadline
+                        self._ask_in_turn(
+                            call, {name: rows[at : at + most] for name, rows in tensors.items()}, deadline
                         )
                     )
-                    for at in range(0, rows, self._max_rows)
+                    for at in range(0, rows, most)
                 ]
-        except* BackendError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as errors:
+            raise first(errors) from None
         return {name: np.concatenate([part.result()[name] for part in parts]) for name in self._model.outputs}
 
+    async def _ask_in_turn(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+        async with self._batches:
+            return await self._ask(call, tensors, deadline)
+
     async def _ask(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
-        seconds = max(0.0, deadline - time.monotonic())
-        request = service_pb2.ModelInferRequest(id=call.request_id)
-        request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
+        seconds = _until(deadline)
         if isinstance(call.payload, EncodedImage):
             assert self._variant.encoded_image is not None, "takes_image is False"
-            request.model_name = self._variant.encoded_image.name
+            request = infer_request(call, self._variant.encoded_image.name, "", tensors, seconds)
         else:
-            request.model_name = self._variant.name
-            request.model_version = self._variant.version
-        for name, tensor in tensors.items():
-            request.inputs.add(name=name, datatype=datatype(tensor.dtype), shape=tensor.shape)
-            request.raw_input_contents.append(encode_raw(tensor))
+            request = infer_request(call, self._variant.name, self._variant.version, tensors, seconds)
         try:
-            response = await self._stub.ModelInfer(request, timeout=seconds)
+            response = await self._backend.stub.ModelInfer(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            raise _translated(error, self._variant.label) from error
-        return self._outputs(response)
-
-    def _outputs(self, response: Any) -> dict[str, Tensor]:
-        """The declared outputs. Triton keeps a batch dimension that a spec may not have: [N, 1] for [N]."""
-        outputs: dict[str, Tensor] = {}
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-            spec = self._model.outputs.get(output.name)
-            if spec is None:
-                continue
-            shape = tuple(output.shape)
-            if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
-                shape = shape[:-1]
-            if datatype(spec.dtype) != output.datatype or not spec.accepts(shape):
-                raise BackendFailed(
-                    f"{self._variant.label} answered {output.name} as {output.datatype} {list(output.shape)}; "
-                    f"the policy file says {spec.dtype} {list(spec.shape)}."
-                )
-            outputs[output.name] = decode_raw(raw, spec.dtype, shape)
-        missing = self._model.outputs.keys() - outputs.keys()
-        if missing:
-            raise BackendFailed(f"{self._variant.label} did not answer {', '.join(sorted(missing))}.")
-        return outputs
+            raise translated(error, self._variant.label) from error
+        return declared_outputs(response, self._model, self._variant.label)
 
 
-class _Served:
-    """What a server says it has served of one model since it started, and the means since it was asked before."""
-
-    __slots__ = ("_compute_ns", "_count", "_means", "_queue_ns")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._queue_ns = 0
-        self._compute_ns = 0
-        self._means: tuple[float, float] | None = None
-
-    def means(self, otherwise_s: float) -> tuple[float, float]:
-        """Mean seconds in queue and in compute of a request; no queue and `otherwise_s` where none are known."""
-        return (0.0, otherwise_s) if self._means is None else self._means
-
-    def learn(self, statistics: Any) -> None:
-        """Takes in a ModelStatisticsResponse. A server that started anew counts from zero again."""
-        stats = [model.inference_stats for model in statistics.model_stats]
-        count = sum(s.success.count for s in stats)
-        queue_ns = sum(s.queue.ns for s in stats)
-        compute_ns = sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats)
-        more = count - self._count
-        if more > 0:
-            self._means = (queue_ns - self._queue_ns) / more / 1e9, (compute_ns - self._compute_ns) / more / 1e9
-        self._count, self._queue_ns, self._compute_ns = count, queue_ns, compute_ns
+def _until(deadline: float) -> float:
+    """Seconds from now, never negative."""
+    return max(0.0, deadline - time.monotonic())
 
 
-def _translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
-    code, sentence = error.code(), (error.details() or "").splitlines()
-    detail = sentence[0] if sentence else code.name
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return BackendTimeout(f"{label} did not answer in time.")
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return BackendRejectedInput(f"{label} rejects the input: {detail}")
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
-        return BackendUnavailable(f"{label} cannot be reached: {detail}")
-    return BackendFailed(f"{label} failed with {code.name}: {detail}")
+def first(group: BaseExceptionGroup[Any]) -> Any:
+    """The first error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_down
+from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
 from router.plan import Plan
 from router.ports import Policy
 from router.snapshot import Snapshot
@@ -28,5 +28,4 @@ class CloudPrimary(Policy):
             return Plan((), nobody(candidates))
         if remote:
             return Plan(attempts, f"cloud first: {predicted(remote[0], facts)}")
-        down = why_down(candidates) or f"data class {facts.data_class!r} keeps it on the premises"
-        return Plan(attempts, f"degraded: {down}")
+        return Plan(attempts, f"degraded: {why_not_elsewhere(candidates, facts, model)}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import yaml
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class Document:
             raise PolicyFileError(source, [Problem(1, "", f"larger than {MAX_BYTES} bytes")])
         try:
             text = content.decode()
+            bomb = _bomb(text)
+            if bomb is not None:
+                raise PolicyFileError(source, [bomb])
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             self.data = yaml.load(text, Loader=yaml.CSafeLoader)
         except UnicodeDecodeError as error:
@@ -72,7 +77,7 @@ class Document:
             raise PolicyFileError(source, [Problem(line, "", "not UTF-8 text")]) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
+            line = min(mark.line + 1 if mark else 1, max(1, len(content.splitlines())))
             raise PolicyFileError(source, [Problem(line, "", f"not YAML: {error.problem or error.context}")]) from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise PolicyFileError(source, [Problem(1, "", f"not YAML: {error}")]) from error
@@ -97,6 +102,50 @@ class Document:
     def error(self, problems: Sequence[Problem]) -> PolicyFileError:
         """The error that reports these problems."""
         return PolicyFileError(self._source, problems)
+
+
+def _bomb(text: str) -> Problem | None:
+    """What would take too much memory or stack to read: deep nesting, or aliases that multiply."""
+    scale = _Scale()
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        objection = scale.weigh(event)
+        if objection:
+            mark = event.start_mark
+            return Problem(mark.line + 1 if mark else 1, "", objection)
+    return None
+
+
+class _Scale:
+    """Weighs a document event by event, which needs neither its memory nor its stack.
+
+    An anchor weighs as much as everything under it, aliases spelt out.
+    """
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._anchors: dict[str, int] = {}
+        self._open: list[tuple[str | None, int]] = []
+
+    def weigh(self, event: yaml.Event) -> str | None:
+        """Adds an event. Returns what is too much, or None."""
+        if isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, _ in self._open):
+                return f"alias *{event.anchor} stands within what it stands for"
+            self._total += self._anchors.get(event.anchor or "", 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, self._total))
+            self._total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            if anchor is not None:
+                self._anchors[anchor] = self._total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            self._total += 1
+            if event.anchor is not None:
+                self._anchors[event.anchor] = 1
+        if len(self._open) > MAX_DEPTH:
+            return f"nested more than {MAX_DEPTH} deep"
+        return f"more than {MAX_NODES} values, aliases spelt out" if self._total > MAX_NODES else None
 
 
 def dotted(path: Path) -> str:

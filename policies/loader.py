@@ -34,6 +34,7 @@ class _Loader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._problems: list[Problem] = []
+        self._kinds = {group: Registry(group) for group in (BACKENDS, POLICIES)}
 
     def deployment(self) -> Deployment:
         file = self._validated(PolicyFile, self._document.data, ())
@@ -82,9 +83,11 @@ class _Loader:
 
     def _kind(self, group: str, kind: str, path: Path) -> Any:
         try:
-            return Registry(group).load(kind)
+            return self._kinds[group].load(kind)
         except UnknownKind as error:
-            self._add((*path, "kind"), str(error))
+            problem = self._document.problem((*path, "kind"), str(error))
+            if problem not in self._problems:
+                self._problems.append(problem)
             return None
 
     def _backend(self, name: str, section: BackendSection) -> BackendEntry | None:
@@ -107,7 +110,7 @@ class _Loader:
         if section.confidence is not None and self._known(section.confidence, outputs, (*path, "confidence"), "output"):
             spec = outputs[section.confidence]
             if not spec.dtype.startswith("float") or not spec.shape:
-                self._add((*path, "confidence"), f"{section.confidence} must be floating point with a dimension")
+                self._add((*path, "confidence"), f"{section.confidence} must be floating point, and have rows")
         variants: dict[str, Any] = {}
         for backend, options in section.variants.items():
             where = (*path, "variants", backend)
@@ -180,7 +183,10 @@ def _extra(schema: Any) -> Any:
 
 def _named(location: tuple[str | int, ...]) -> Path:
     """A location without the steps that pydantic adds for tagged unions, which are no fields of the file."""
-    return tuple(step for step in location if step not in ("decode", "grayscale", "resize", "normalize"))
+    if "stages" not in location:
+        return location
+    at = location.index("stages") + 2
+    return (*location[:at], *location[at + 1 :])
 
 
 def _plainly(kind: str, message: str) -> str:

@@ -43,6 +43,13 @@ def why_down(targets: Sequence[TargetView]) -> str:
     return "; ".join(f"{target.backend} is down ({target.problem})" for target in targets if not target.available)
 
 
+def why_not_elsewhere(targets: Sequence[TargetView], facts: Facts, model: ModelView) -> str:
+    """Why the cloud is not asked, given the permitted targets, none of which is both up and elsewhere."""
+    if all(target.local for target in model.targets):
+        return "nothing off the premises has this model"
+    return why_down(targets) or f"data class {facts.data_class!r} keeps it on the premises"
+
+
 def nobody(targets: Sequence[TargetView]) -> str:
     """Why there is nothing to try."""
     return why_down(targets) or "no backend of the model stands where this data class may go"

@@ -129,7 +129,8 @@ def json_schema() -> dict[str, Any]:
             "description": common["description"],
             "oneOf": [_with_options(kind, options, common) for kind, options in kinds.items()],
         }
-    definitions["ModelSection"]["properties"]["variants"]["additionalProperties"] = {"anyOf": variants}
+    (name,) = definitions["ModelSection"]["properties"]["variants"]["patternProperties"]
+    definitions["ModelSection"]["properties"]["variants"]["patternProperties"][name] = {"anyOf": variants}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_down
+from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
 from router.plan import AcceptIf, Plan
 from router.ports import Policy
 from router.snapshot import Snapshot
@@ -43,7 +43,7 @@ class Split(Policy):
         if not attempts:
             return Plan((), nobody(candidates))
         if not remote:
-            reason = why_down(candidates) or f"data class {facts.data_class!r} keeps it on the premises"
+            reason = why_not_elsewhere(candidates, facts, model)
         return Plan(attempts, reason)
 
     def problem_with(self, model: ModelSpec) -> str | None:

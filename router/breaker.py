@@ -2,12 +2,13 @@
 
 Invariants:
 - CLOSED admits every request; OPEN and HALF_OPEN admit none: only synthetic probes test a backend that failed.
-- It opens after `FAILURES_TO_OPEN` dropped attempts or failed probes with no successful attempt between them.
-- A successful readiness probe does not excuse failed attempts: a server can be ready and still answer wrongly.
+- It opens after `ATTEMPTS_TO_OPEN` dropped attempts with no successful attempt between them, and after
+  `CHECKS_TO_OPEN` failed probes with no successful probe between them. Neither excuses the other: a server can be ready
+  and still answer wrongly.
 - `Outcome.IGNORE` changes nothing.
 - While it is open, the wait before the next probe doubles with each failed probe up to `LONGEST_WAIT_S`, and is
   spread by up to a fifth so that a fleet does not probe in step.
-- It closes on one successful synthetic probe.
+- It closes on one successful synthetic probe. A readiness probe that was under way when it opened does not close it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from enum import Enum
 
 from router.errors import Outcome
 
-FAILURES_TO_OPEN = 3
+ATTEMPTS_TO_OPEN = 3
+CHECKS_TO_OPEN = 2
 CHECK_INTERVAL_S = 0.5
+RECHECK_INTERVAL_S = 0.1
 FIRST_WAIT_S = 0.25
-LONGEST_WAIT_S = 2.0
+LONGEST_WAIT_S = 1.5
 SPREAD = 0.2
 
 
@@ -34,12 +37,13 @@ class BreakerState(Enum):
 class Breaker:
     """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried."""
 
-    __slots__ = ("_failed_probes", "_failures", "_next_probe_at", "reason", "state")
+    __slots__ = ("_failed_attempts", "_failed_checks", "_failed_probes", "_next_probe_at", "reason", "state")
 
     def __init__(self, now: float) -> None:
         self.state = BreakerState.OPEN
         self.reason = "not probed yet"
-        self._failures = 0
+        self._failed_attempts = 0
+        self._failed_checks = 0
         self._failed_probes = 0
         self._next_probe_at = now
 
@@ -56,9 +60,11 @@ class Breaker:
     def attempt_ended(self, outcome: Outcome, now: float, reason: str = "") -> None:
         """Learns how a user's attempt ended; `reason` says what went wrong with a dropped one."""
         if outcome is Outcome.SUCCESS:
-            self._failures = 0
+            self._failed_attempts = 0
         elif outcome is Outcome.DROPPED and self.state is BreakerState.CLOSED:
-            self._count_failure(now, reason)
+            self._failed_attempts += 1
+            if self._failed_attempts >= ATTEMPTS_TO_OPEN:
+                self._open(now, reason)
 
     def begin_probe(self) -> bool:
         """Marks a probe as under way. Returns whether it has to be a synthetic inference."""
@@ -69,18 +75,23 @@ class Breaker:
 
     def probe_succeeded(self, now: float) -> None:
         """Learns that the probe passed."""
-        if self.state is not BreakerState.CLOSED:
+        if self.state is BreakerState.OPEN:
+            return
+        if self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.CLOSED
             self.reason = ""
-            self._failures = 0
+            self._failed_attempts = 0
             self._failed_probes = 0
+        self._failed_checks = 0
         self._next_probe_at = now + CHECK_INTERVAL_S
 
     def probe_failed(self, now: float, random: float, reason: str) -> None:
         """Learns that the probe failed, and why. `random` in [0, 1) spreads the next one."""
         if self.state is BreakerState.CLOSED:
-            self._next_probe_at = now + CHECK_INTERVAL_S
-            self._count_failure(now, reason)
+            self._failed_checks += 1
+            self._next_probe_at = now + RECHECK_INTERVAL_S
+            if self._failed_checks >= CHECKS_TO_OPEN:
+                self._open(now, reason)
             return
         self.state = BreakerState.OPEN
         self.reason = reason
@@ -88,10 +99,8 @@ class Breaker:
         self._failed_probes = min(self._failed_probes + 1, 16)
         self._next_probe_at = now + wait * (1.0 - SPREAD * random)
 
-    def _count_failure(self, now: float, reason: str) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN:
-            self.state = BreakerState.OPEN
-            self.reason = reason
-            self._failed_probes = 0
-            self._next_probe_at = now + FIRST_WAIT_S
+    def _open(self, now: float, reason: str) -> None:
+        self.state = BreakerState.OPEN
+        self.reason = reason or "it failed"
+        self._failed_probes = 0
+        self._next_probe_at = now

@@ -15,14 +15,15 @@ def confident_rows(outputs: Tensors, model: ModelSpec, accept_if: AcceptIf) -> R
 
     Args:
         outputs: The model's outputs.
-        model: Its spec. A row's confidence is the greatest value of its `confidence_output` along the last axis.
+        model: Its spec. A row's confidence is its `confidence_output`, or the greatest value of it along the last axis.
         accept_if: The threshold.
 
     Returns:
         bool [N], one per row; of a model that is not batchable bool [1], final only if all of it is.
     """
     assert model.confidence_output is not None, "the policy file's check lets accept_if pass for such models only"
-    final = outputs[model.confidence_output].max(axis=-1) >= accept_if.confidence
+    values = outputs[model.confidence_output]
+    final = (values if values.ndim == 1 else values.max(axis=-1)) >= accept_if.confidence
     if not model.batchable:
         return np.array([bool(final.all())])
     return np.asarray(final.reshape(final.shape[0], -1).all(axis=1))

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 SNAPSHOT_INTERVAL_S = 0.25
 """How old the numbers that a policy sees may be; state flips are seen at once."""
 
+FIRST_PROBES_S = 0.5
+"""How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
+
 
 class DeploymentRefused(Exception):
     """A policy file that reads well but cannot be put in force; what was in force before still is."""
@@ -130,14 +133,17 @@ class Engine:
         if must_open and problems:
             await generation.close_all_but(before)
             raise DeploymentRefused("; ".join(problems))
-        async with asyncio.TaskGroup() as first_probes:
-            for instance in fresh:
-                first_probes.create_task(instance.probe(self._clock, self._random))
+        assert self._tasks is not None, "adopt is called inside running()"
+        first = {
+            instance: self._tasks.create_task(instance.probe(self._clock, self._random), name="probe")
+            for instance in fresh
+        }
+        if first:
+            await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
         self._world = World.of(generation, self._clock())
         self._plans = {}
-        assert self._tasks is not None, "adopt is called inside running()"
-        for instance in fresh:
-            self._probes[instance] = self._tasks.create_task(self._probe_forever(instance), name="probe")
+        for instance, probing in first.items():
+            self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")
         self._retiring = self._tasks.create_task(self._retire(before, generation, self._retiring), name="retire")
 
     @property
@@ -225,6 +231,11 @@ class Engine:
         except RouterError as error:
             self._observer.failed(request.model, prepared.policy, error, execution.attempts)
             raise
+        except Exception as error:
+            log.exception("a request failed in a way that nobody foresaw")
+            defect = InternalError("An unexpected error; the gateway's log has the details.")
+            self._observer.failed(request.model, prepared.policy, defect, execution.attempts)
+            raise defect from error
         except asyncio.CancelledError:
             self._observer.hung_up(request.model, prepared.policy, execution.attempts)
             raise
@@ -292,7 +303,9 @@ class Engine:
             await asyncio.sleep(SNAPSHOT_INTERVAL_S)
             self.refresh()
 
-    async def _probe_forever(self, instance: Instance) -> None:
+    async def _probe_forever(self, instance: Instance, first: asyncio.Task[None]) -> None:
+        await first
+        self.refresh()
         while True:
             await asyncio.sleep(max(0.0, instance.breaker.next_probe_at - self._clock()))
             before = instance.breaker.state

@@ -1,7 +1,8 @@
 """Every way a request can fail: one type each, with what the fronts and the engine need to know about it.
 
-The engine reads `fallback` and `outcome`, the fronts read `http_status` and `grpc_code`, and the person who
-reads `detail` learns what to do. Nobody else maps errors.
+After a `BackendError` the engine tries the plan's next attempt, after any other it gives up; `outcome` says what the
+failed attempt tells of its backend. The fronts read `http_status` and `grpc_code`, and the person who reads `detail`
+learns what to do. Nobody else maps errors.
 """
 
 from __future__ import annotations
@@ -20,13 +21,6 @@ class Outcome(Enum):
     DROPPED = "dropped"  # the backend's fault: counts against it
 
 
-class Fallback(Enum):
-    """What the engine does after an attempt failed with this error."""
-
-    TRY_NEXT = "try-next"
-    GIVE_UP = "give-up"
-
-
 class RouterError(Exception):
     """Base of all typed errors.
 
@@ -41,7 +35,6 @@ class RouterError(Exception):
     title: ClassVar[str] = "Internal error"
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
-    fallback: ClassVar[Fallback] = Fallback.GIVE_UP
     outcome: ClassVar[Outcome] = Outcome.IGNORE
 
     def __init__(
@@ -134,7 +127,6 @@ class BackendError(RouterError):
     """Base of what a backend raises: the next attempt of the plan is tried."""
 
     code, title, http_status, grpc_code = "backend-failed", "Backend failed", 502, "INTERNAL"
-    fallback = Fallback.TRY_NEXT
     outcome = Outcome.DROPPED
 
 

@@ -141,14 +141,17 @@ class Execution:
         if limit <= now:
             raise BackendTimeout(f"There is no time left to ask {attempt.backend}.")
         payload = await self._payload(attempt, record, limit - now)
+        seconds = limit - self._clock()
+        if seconds <= 0:
+            raise BackendTimeout(f"The image's stages left no time to ask {attempt.backend}.")
         with instance.permit(record, self._clock, limit):
             size = self._request.payload_bytes if payload is self._request.payload else nbytes(payload)
             target.charge(record, size, row_count(payload, self._model))
             call = Call(payload, size, self._request.id, self._request.parameters)
             try:
-                reply = await within(limit - now, instance.servable.infer(call, limit))
+                reply = await within(seconds, instance.servable.infer(call, limit))
             except TimeoutError:
-                raise BackendTimeout(f"{attempt.backend} did not answer within {limit - now:.3f} s.") from None
+                raise BackendTimeout(f"{attempt.backend} did not answer within {seconds:.3f} s.") from None
             except BackendUnavailable:
                 record.cost_usd = 0.0
                 raise
@@ -157,8 +160,19 @@ class Execution:
             except Exception as error:
                 log.exception("%s raised what its contract does not allow", attempt.backend)
                 raise BackendFailed(f"{attempt.backend} failed: {error}") from error
+            self._check(reply, payload, attempt)
             record.queue_s, record.network_s, record.compute_s = reply.queue_s, reply.network_s, reply.compute_s
             return reply
+
+    def _check(self, reply: Reply, payload: Payload, attempt: Attempt) -> None:
+        """Refuses an answer that came too late, or that is not one row for each row asked."""
+        if self._clock() > self._deadline:
+            raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
+        if self._model.batchable:
+            rows = row_count(payload, self._model)
+            for name in self._model.outputs:
+                if len(reply.outputs[name]) != rows:
+                    raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
 
     async def _payload(self, attempt: Attempt, record: AttemptRecord, seconds: float) -> Payload:
         """What this attempt sends: the request's payload, staged if the attempt says so, less the rows answered."""

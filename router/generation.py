@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from router.errors import BackendError
 from router.instance import Instance, Target, open_instance
 from router.ports import Backend
 from router.snapshot import ModelView, Snapshot, TargetView
+
+log = logging.getLogger(__name__)
 
 
 class Leases:
@@ -80,7 +83,10 @@ class Generation:
         still_used = set(map(id, kept.backends.values()))
         for backend in self.backends.values():
             if id(backend) not in still_used:
-                await backend.close()
+                try:
+                    await backend.close()
+                except Exception:  # what is being thrown away must not take the engine with it
+                    log.exception("closing a backend failed")
 
 
 async def open_generation(
@@ -138,7 +144,7 @@ class World:
     def of(generation: Generation, now: float) -> World:
         """The world as the generation's instances are now."""
         for instance in generation.instances():
-            instance.settle()
+            instance.settle(now)
         targets = {key: target.view() for key, target in generation.targets.items()}
         deployment = generation.deployment
         models = {name: _model_view(deployment, name, targets) for name in deployment.models}
@@ -147,13 +153,17 @@ class World:
 
     def refreshed(self, now: float) -> World:
         """The world now; itself, if nothing happened since."""
-        changed = [key for key, target in self.generation.targets.items() if target.instance.unsettled]
+        changed = [
+            key
+            for key, target in self.generation.targets.items()
+            if target.instance.unsettled or target.instance.latency.outdated(now)
+        ]
         if not changed:
             return self
         targets, models = dict(self.snapshot.targets), dict(self.snapshot.models)
         for key in changed:
             target = self.generation.targets[key]
-            target.instance.settle()
+            target.instance.settle(now)
             targets[key] = target.view()
         for name in {model for model, _ in changed}:
             models[name] = _model_view(self.generation.deployment, name, targets)

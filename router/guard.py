@@ -2,7 +2,7 @@
 
 Invariants:
 - No attempt that it lets through names a backend on a site where the data class may not go.
-- No attempt that it lets through names a backend that does not have the model.
+- No attempt that it lets through names a backend without the model, or sends an image to one that takes none.
 - It never adds an attempt or changes the order.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.plan import Plan
+from router.plan import Attempt, Plan
 from router.snapshot import Snapshot
 from router.types import Facts
 
@@ -18,13 +18,21 @@ from router.types import Facts
 def permit(plan: Plan, facts: Facts, snapshot: Snapshot) -> tuple[Plan, tuple[str, ...]]:
     """Drops every attempt that the data class forbids or that names a backend without the model.
 
+    An attempt that would send an image to a backend that takes none is dropped as well.
+
     Returns:
         The plan that may be carried out, and the names of the backends that were dropped.
     """
-    allowed = {target.backend for target in snapshot.candidates(facts)}
-    blocked = tuple(attempt.backend for attempt in plan.attempts if attempt.backend not in allowed)
+    candidates = {target.backend: target for target in snapshot.candidates(facts)}
+    kept: list[Attempt] = []
+    blocked: list[str] = []
+    for attempt in plan.attempts:
+        target = candidates.get(attempt.backend)
+        if target and (attempt.stages or target.takes_image or not facts.encoded_image):
+            kept.append(attempt)
+        else:
+            blocked.append(attempt.backend)
     if not blocked:
         return plan, ()
-    kept = tuple(attempt for attempt in plan.attempts if attempt.backend in allowed)
-    reason = f"{plan.reason}; {', '.join(blocked)} left out: not permitted for data class {facts.data_class!r}"
-    return replace(plan, attempts=kept, reason=reason), blocked
+    reason = f"{plan.reason}; {', '.join(blocked)} left out, not permitted with data class {facts.data_class!r}"
+    return replace(plan, attempts=tuple(kept), reason=reason), tuple(blocked)

@@ -11,7 +11,7 @@ from router.breaker import Breaker
 from router.deployment import BackendEntry
 from router.errors import BackendError, BackendTimeout, BackendUnavailable, Outcome, RouterError
 from router.latency import LatencyEstimator
-from router.ports import Backend, Servable, VariantOptions
+from router.ports import Backend, Servable, VariantOptions, synthetic_call
 from router.snapshot import TargetView
 from router.types import ON_PREMISES, AttemptRecord, ModelSpec
 
@@ -21,7 +21,16 @@ OPEN_TIMEOUT_S = 120.0
 """A large model on a slow card takes long to load; this only ends what will never end."""
 
 PROBE_TIMEOUT_S = 0.5
-"""A backend that does not answer a probe for this long is as good as gone."""
+"""A backend that does not say within this time that it is ready is as good as gone."""
+
+CONNECT_TIMEOUT_S = 1.0
+"""The same where there may be no connection yet, which takes several round trips."""
+
+SYNTHETIC_TIMEOUT_S = 5.0
+"""A made-up inference may take as long as a large model needs."""
+
+PROBE_SLACK_S = 0.1
+"""The backend's own deadline comes first, so that it learns of its failure rather than being cancelled."""
 
 
 class Instance:
@@ -54,12 +63,11 @@ class Instance:
 
     def serves(self, backend: Backend, model: ModelSpec, variant: VariantOptions) -> bool:
         """Whether it is what a policy file asks for, so that it can be kept, connection, health and all."""
-        same = self.backend is backend and self.model == model and self.variant == variant
-        return same and not isinstance(self.servable, BackendError)
+        return self.backend is backend and self.model == model and self.variant == variant
 
-    def settle(self) -> None:
+    def settle(self, now: float) -> None:
         """Brings the prediction up to date, so that a view of it is true until it is `unsettled` again."""
-        self.latency.refresh()
+        self.latency.refresh(now)
         self.unsettled = False
 
     def permit(self, record: AttemptRecord, clock: Callable[[], float], limit: float) -> Permit:
@@ -67,18 +75,28 @@ class Instance:
         return Permit(self, record, clock, limit)
 
     async def probe(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
-        """Probes it once and tells the breaker."""
-        synthetic = self.breaker.begin_probe()
+        """Probes it once and tells the breaker.
+
+        It asks for readiness, and then for a synthetic inference where the breaker wants one, or where nobody was
+        answered for so long that the prediction would come to rest on nothing.
+        """
+        seconds = PROBE_TIMEOUT_S if self.breaker.admits else CONNECT_TIMEOUT_S
+        synthetic = self.breaker.begin_probe() or not self.latency.fresh(clock())
         self.unsettled = True
+        reply = None
         try:
             if isinstance(self.servable, BackendError):
                 self.servable = await _open(self.backend, self.model, self.variant)
             if isinstance(self.servable, BackendError):
                 raise self.servable
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                reply = await self.servable.probe(clock() + PROBE_TIMEOUT_S, synthetic=synthetic)
+            async with asyncio.timeout(seconds + PROBE_SLACK_S):
+                await self.servable.probe(clock() + seconds, synthetic=False)
+            if synthetic:
+                seconds = SYNTHETIC_TIMEOUT_S
+                async with asyncio.timeout(seconds + PROBE_SLACK_S):
+                    reply = await self.servable.probe(clock() + seconds, synthetic=True)
         except TimeoutError:
-            self.breaker.probe_failed(clock(), random(), f"did not answer a probe within {PROBE_TIMEOUT_S:g} s")
+            self.breaker.probe_failed(clock(), random(), f"did not answer a probe within {seconds:g} s")
         except BackendError as error:
             self.breaker.probe_failed(clock(), random(), error.detail)
         except Exception as error:
@@ -87,7 +105,10 @@ class Instance:
         else:
             self.breaker.probe_succeeded(clock())
             if reply is not None:
-                self.latency.record(0, reply.network_s, reply.queue_s + reply.compute_s)
+                size = synthetic_call(self.model).payload_bytes
+                self.latency.record(clock(), size, reply.network_s, reply.queue_s + reply.compute_s)
+        finally:
+            self.unsettled = True
 
     async def close(self) -> None:
         """Closes the servable. Nothing is in flight when this is called."""
@@ -127,7 +148,7 @@ class Permit:
         instance.unsettled = True
         if error is None:
             record.outcome = Outcome.SUCCESS
-            instance.latency.record(record.payload_bytes, record.network_s, record.queue_s + record.compute_s)
+            instance.latency.record(now, record.payload_bytes, record.network_s, record.queue_s + record.compute_s)
         elif isinstance(error, RouterError):
             record.error = error.code
             record.outcome = error.outcome
@@ -138,12 +159,12 @@ class Permit:
         instance.breaker.attempt_ended(record.outcome, now, str(error))
 
     def _timed_out(self, now: float) -> None:
-        prediction = self._instance.latency.prediction
-        allotted = self._limit - self._started
-        if prediction is not None and allotted < prediction.p99(self._record.payload_bytes):
-            self._record.outcome = Outcome.IGNORE
-        else:
-            self._instance.latency.record_at_least(self._record.payload_bytes, now - self._started)
+        prediction, record, elapsed = self._instance.latency.prediction, self._record, now - self._started
+        if prediction is not None and not prediction.suffices(self._limit - self._started, record.payload_bytes):
+            record.outcome = Outcome.IGNORE
+            return
+        on_the_way, at_work = (0.0, elapsed) if record.site == ON_PREMISES else (elapsed, 0.0)
+        self._instance.latency.record_at_least(now, record.payload_bytes, on_the_way, at_work)
 
 
 async def open_instance(backend: Backend, model: ModelSpec, variant: VariantOptions, now: float) -> Instance:

@@ -1,9 +1,11 @@
-"""What a backend's latency will be, learnt from what it was. Pure: samples come in as arguments, reads never mutate.
+"""What a backend's latency will be, learnt from what it was. Pure: samples and times come in as arguments, reads
+never mutate.
 
 Invariants:
 - A prediction is never negative, and never falls as the payload grows.
 - P50 <= P95 <= P99, for network, compute and total alike.
 - Without samples there is no prediction (None), which is not the same as a slow one.
+- What is older than `FORGET_AFTER_S` does not count: a backend that was slow once is not slow for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW = 256
-"""How many of the latest samples count: at 100 requests/s the last 2.5 s, at 1 probe/s the last 4 minutes."""
+"""How many of the latest samples count: at 100 requests/s those of the last 2.5 s."""
+
+FORGET_AFTER_S = 60.0
+
+FRESH_FOR_S = 15.0
+"""A backend that was not asked for so long is asked something made up, so that a prediction never rests on nothing."""
+
+LEAST_SPREAD_BYTES = 4096
+"""Payload sizes that differ by less say nothing about bandwidth: noise would be taken for it, and extrapolated."""
 
 
 class Quantiles(NamedTuple):
@@ -27,10 +37,12 @@ class Quantiles(NamedTuple):
 
 
 class _Sample(NamedTuple):
+    at: float
     payload_bytes: int
     network_s: float
     compute_s: float
     total_s: float
+    completed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,7 @@ class LatencyPrediction:
         total: Both together at zero payload, seconds. Not the sum of the two: quantiles do not add.
         seconds_per_byte: What each byte of payload adds to the network time.
         samples: How many samples it rests on.
+        completed_p99: P99 of the total at zero payload over calls that were not cut off; None if all were.
     """
 
     network: Quantiles
@@ -50,6 +63,7 @@ class LatencyPrediction:
     total: Quantiles
     seconds_per_byte: float
     samples: int
+    completed_p99: float | None = None
 
     def p50(self, payload_bytes: int) -> float:
         """Median seconds for a payload of this size."""
@@ -63,6 +77,11 @@ class LatencyPrediction:
         """99th percentile in seconds for a payload of this size."""
         return self.total.p99 + self.seconds_per_byte * payload_bytes
 
+    def suffices(self, seconds: float, payload_bytes: int) -> bool:
+        """Whether calls that were allowed to end usually ended within so many seconds."""
+        usual = 0.0 if self.completed_p99 is None else self.completed_p99
+        return seconds >= usual + self.seconds_per_byte * payload_bytes
+
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
     """Nearest-rank quantiles of a non-empty sequence."""
@@ -72,13 +91,14 @@ def _quantiles(values: Sequence[float]) -> Quantiles:
 
 
 def _slope(samples: Sequence[_Sample]) -> float:
-    """Least-squares slope of network time over payload size, seconds per byte; 0 where sizes do not vary."""
-    n = len(samples)
-    mean_x = sum(s.payload_bytes for s in samples) / n
-    mean_y = sum(s.network_s for s in samples) / n
-    variance = sum((s.payload_bytes - mean_x) ** 2 for s in samples)
-    if variance == 0:
+    """Least-squares slope of network time over payload size, seconds per byte; 0 where sizes hardly vary."""
+    sizes = [sample.payload_bytes for sample in samples]
+    if max(sizes) - min(sizes) < LEAST_SPREAD_BYTES:
         return 0.0
+    n = len(samples)
+    mean_x = sum(sizes) / n
+    mean_y = sum(sample.network_s for sample in samples) / n
+    variance = sum((x - mean_x) ** 2 for x in sizes)
     covariance = sum((s.payload_bytes - mean_x) * (s.network_s - mean_y) for s in samples)
     return max(0.0, covariance / variance)
 
@@ -86,41 +106,46 @@ def _slope(samples: Sequence[_Sample]) -> float:
 class LatencyEstimator:
     """The latest samples of one model on one backend, and the prediction that follows from them."""
 
-    __slots__ = ("_prediction", "_samples", "_stale")
+    __slots__ = ("_prediction", "_samples")
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=WINDOW)
         self._prediction: LatencyPrediction | None = None
-        self._stale = False
 
-    def record(self, payload_bytes: int, network_s: float, compute_s: float) -> None:
-        """Adds a finished call; `compute_s` includes its queue time."""
-        self._samples.append(_Sample(payload_bytes, network_s, compute_s, network_s + compute_s))
-        self._stale = True
+    def record(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
+        """Adds a call that ended `now`; `compute_s` includes its queue time."""
+        self._samples.append(_Sample(now, payload_bytes, network_s, compute_s, network_s + compute_s, True))
 
-    def record_at_least(self, payload_bytes: int, elapsed_s: float) -> None:
-        """Adds a call that was cut off after `elapsed_s`: it would have taken at least that long."""
-        self.record(payload_bytes, elapsed_s, 0.0)
+    def record_at_least(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
+        """Adds a call that was cut off `now`: it would have taken at least that long."""
+        self._samples.append(_Sample(now, payload_bytes, network_s, compute_s, network_s + compute_s, False))
 
-    @property
-    def stale(self) -> bool:
-        """Whether samples came since the last `refresh`."""
-        return self._stale
+    def outdated(self, now: float) -> bool:
+        """Whether the oldest sample is to be forgotten."""
+        return bool(self._samples) and self._samples[0].at < now - FORGET_AFTER_S
 
-    def refresh(self) -> None:
-        """Recomputes the prediction from the window; called beside the request path."""
-        if not self._stale:
-            return
+    def fresh(self, now: float) -> bool:
+        """Whether the newest sample is."""
+        return bool(self._samples) and self._samples[-1].at >= now - FRESH_FOR_S
+
+    def refresh(self, now: float) -> None:
+        """Forgets what is old and recomputes the prediction; called beside the request path."""
+        while self.outdated(now):
+            self._samples.popleft()
         samples = tuple(self._samples)
+        if not samples:
+            self._prediction = None
+            return
         slope = _slope(samples)
+        completed = [max(0.0, s.total_s - slope * s.payload_bytes) for s in samples if s.completed]
         self._prediction = LatencyPrediction(
             network=_quantiles([max(0.0, s.network_s - slope * s.payload_bytes) for s in samples]),
             compute=_quantiles([s.compute_s for s in samples]),
             total=_quantiles([max(0.0, s.total_s - slope * s.payload_bytes) for s in samples]),
             seconds_per_byte=slope,
             samples=len(samples),
+            completed_p99=_quantiles(completed).p99 if completed else None,
         )
-        self._stale = False
 
     @property
     def prediction(self) -> LatencyPrediction | None:

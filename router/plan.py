@@ -71,11 +71,12 @@ def cut_off(deadline: float, now: float, reserve_s: float) -> float:
 
 
 def with_reserves(plan: Plan, facts: Facts, snapshot: Snapshot) -> Plan:
-    """Sets each attempt's reserve to the sum of P99 and margin of the attempts behind it.
+    """Sets each attempt's reserve to the margin, and P99 and margin of each attempt behind it.
 
-    A fallback whose latency is not known yet adds the margin alone.
+    A fallback whose latency is not known yet adds the margin alone. The last attempt keeps the margin too: an answer
+    has to be written, and a held one or an error is of use only to a client that still waits.
     """
-    reserve = 0.0
+    reserve = MARGIN_S
     attempts: list[Attempt] = []
     for attempt in reversed(plan.attempts):
         attempts.append(replace(attempt, reserve_s=reserve))

@@ -98,7 +98,8 @@ class Servable(Protocol):
 
         Args:
             deadline: Monotonic seconds.
-            synthetic: Run a real inference on made-up input, rather than ask the server for its opinion.
+            synthetic: Run a real inference on made-up input, rather than ask the server for its opinion. Only after
+                the latter was good.
 
         Returns:
             The answer to the made-up input, whose times are the first estimate of its latency; else None.

@@ -6,6 +6,7 @@ per million inferences at 2.16 M a month and $0.157 at 64.8 M; a $2/h node at 20
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,9 +30,18 @@ class Price(Protocol):
         ...
 
 
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ValueError(sentence)
+def _require_amounts(price: object, *names: str) -> None:
+    for name in names:
+        value = getattr(price, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be an amount of at least 0, not {value}")
+
+
+def _require_above_zero(price: object, *names: str) -> None:
+    for name in names:
+        value = getattr(price, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +65,8 @@ class DevicePrice:
     inferences_per_month: float
 
     def __post_init__(self) -> None:
-        _require(self.lifetime_years > 0, "lifetime_years must be above 0")
-        _require(self.inferences_per_month > 0, "inferences_per_month must be above 0")
-        amounts = (self.hardware_usd, self.watts, self.usd_per_kwh, self.operations_usd_per_year)
-        _require(min(amounts) >= 0, "amounts cannot be negative")
+        _require_above_zero(self, "lifetime_years", "inferences_per_month")
+        _require_amounts(self, "hardware_usd", "watts", "usd_per_kwh", "operations_usd_per_year")
 
     @property
     def usd_per_month(self) -> float:
@@ -95,9 +103,10 @@ class NodePrice:
     egress_usd_per_gb: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.inferences_per_second > 0, "inferences_per_second must be above 0")
-        _require(0 < self.utilisation <= 1, "utilisation must be above 0 and at most 1")
-        _require(min(self.node_usd_per_hour, self.egress_usd_per_gb) >= 0, "amounts cannot be negative")
+        _require_above_zero(self, "inferences_per_second", "utilisation")
+        _require_amounts(self, "node_usd_per_hour", "egress_usd_per_gb")
+        if self.utilisation > 1:
+            raise ValueError(f"utilisation must be above 0 and at most 1, not {self.utilisation}")
 
     @property
     def usd_per_inference(self) -> float:

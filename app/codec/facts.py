@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
+from urllib.parse import unquote
+
+import msgspec
 
 from router.engine import Engine
 from router.errors import InvalidField, MalformedBody
@@ -14,8 +18,13 @@ from router.types import InferenceRequest, ModelSpec, Payload, nbytes
 
 T = TypeVar("T")
 
+Parameters = dict[str, str | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float]
+"""What a request tells the backend that answers it; numbers are those that protobuf has."""
+
 MAX_ID_LENGTH = 128
 MAX_DEADLINE_MS = 600_000.0
+
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 _boot = os.urandom(4).hex()
 _counter = itertools.count(1)
@@ -71,7 +80,7 @@ def make_request(
     )
 
 
-FACT_HEADERS = frozenset({b"x-request-id", b"x-data-class", b"x-deadline-ms"})
+FACT_HEADERS = {b"x-request-id": "id", b"x-data-class": "data_class", b"x-deadline-ms": "deadline_ms"}
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -84,9 +93,21 @@ def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     if len(named) != len(headers):
         for name, value in headers:
             if name in FACT_HEADERS and named[name] != value:
-                field = name.decode()
-                raise InvalidField(f"The header {field} is given twice, with different values.", field=field)
+                field = FACT_HEADERS[name]
+                raise InvalidField(f"The header {name.decode()} is given twice, with other values.", field=field)
     return named
+
+
+def refuse_facts_in_query(query: bytes) -> None:
+    """Refuses a query that names a fact where facts are read from the body and the headers.
+
+    Raises:
+        InvalidField: It does; to ignore a data class would be to lose its protection.
+    """
+    if query:
+        named = {pair.partition("=")[0] for pair in unquote(query.decode("latin-1")).split("&")}
+        for field in named & {"data_class", "deadline_ms", "id"}:
+            raise InvalidField(f"{field} is read from the body or from headers here, not from a query.", field=field)
 
 
 def refuse_second_data_class(body: bytes) -> None:
@@ -121,10 +142,9 @@ def number(field: str, text: str) -> float:
     Raises:
         InvalidField: It is none.
     """
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidField(f"{field} must be a number, not {text[:40]!r}.", field=field) from None
+    if not _NUMBER.fullmatch(text):
+        raise InvalidField(f"{field} must be a number, not {text[:40]!r}.", field=field)
+    return float(text)
 
 
 def _once(field: str, elsewhere: T | None, in_header: T) -> T:

@@ -7,6 +7,7 @@ only then does numpy see them. Nothing is allocated from a size that the caller 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from router.types import DTYPES, Tensor
 
 MAX_RANK = 16
 MAX_DIMENSION = 2**31
+
+_OPENING = re.compile(rb"[\[ \t\r\n]*")
 
 _ELEMENTS: dict[str, Any] = {
     "b": bool,
@@ -50,7 +53,7 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidTensor(_sentence(field, dtype, error), field=field) from error
     try:
-        return _array(nested, dtype)
+        return _array(nested, dtype, rank)
     except OverflowError as error:
         raise InvalidTensor(f"{field} holds a number that does not fit {dtype}.", field=field) from error
     except ValueError as error:
@@ -88,17 +91,13 @@ def plain(tensor: Tensor) -> Any:
     """A tensor in a form that orjson writes: as it is where possible, else as nested lists."""
     if tensor.dtype == object:
         return _texts(tensor.tolist())
-    return tensor if tensor.flags.c_contiguous and tensor.flags.aligned else tensor.tolist()
+    return tensor if tensor.ndim and tensor.flags.c_contiguous and tensor.flags.aligned else tensor.tolist()
 
 
 def _rank(text: bytes, field: str) -> int:
     """How many lists are opened before the first element."""
-    rank = 0
-    for byte in text[: 4 * MAX_RANK]:
-        if byte == 0x5B:  # [
-            rank += 1
-        elif byte not in b" \t\r\n":
-            break
+    opening = _OPENING.match(text)
+    rank = opening[0].count(b"[") if opening else 0
     if not 1 <= rank <= MAX_RANK:
         raise InvalidTensor(f"{field} must be a list nested up to {MAX_RANK} deep.", field=field)
     return rank
@@ -112,7 +111,7 @@ def _decoder(rank: int, kind: str) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(nested)
 
 
-def _array(nested: list[Any], dtype: str) -> Tensor:
+def _array(nested: list[Any], dtype: str, rank: int) -> Tensor:
     wanted = DTYPES[dtype]
     if wanted.kind in "iu" and wanted.itemsize < 8:
         wide = np.array(nested, dtype=np.int64)
@@ -121,19 +120,18 @@ def _array(nested: list[Any], dtype: str) -> Tensor:
             raise OverflowError
         return wide.astype(wanted)
     if wanted.kind == "O":
-        return _text_array(nested)
+        return _text_array(nested, rank)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, which the model's spec then judges
         return np.array(nested, dtype=wanted)
 
 
-def _text_array(nested: list[Any]) -> Tensor:
-    shape = np.array(nested, dtype=np.str_).shape
-    flat: Any = nested
-    for _ in shape[1:]:
-        flat = [item for row in flat for item in row]
-    tensor = np.empty(math.prod(shape), dtype=object)
-    tensor[:] = [item.encode() for item in flat]
-    return tensor.reshape(shape)
+def _text_array(nested: list[Any], rank: int) -> Tensor:
+    tensor = np.array(nested, dtype=object)
+    if tensor.ndim != rank:
+        raise ValueError("ragged")
+    flat = tensor.reshape(-1)
+    flat[:] = [item.encode() for item in flat]
+    return flat.reshape(tensor.shape)
 
 
 def _sentence(field: str, dtype: str, error: Exception) -> str:

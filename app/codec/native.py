@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from app.codec.facts import make_request, number, refuse_second_data_class
+from app.codec.facts import Parameters, make_request, number, refuse_facts_in_query, refuse_second_data_class
 from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
 from backends.image import FORMATS, check_header
 from router.engine import Engine
@@ -31,7 +31,7 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True):
 
     model: str
     inputs: dict[str, msgspec.Raw]
-    parameters: dict[str, str | bool | int | float] = {}
+    parameters: Parameters = {}
     data_class: str | None = None
     deadline_ms: float | None = None
     id: str | None = None
@@ -66,6 +66,7 @@ def decode(
     """
     media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
     if media_type == b"application/json":
+        refuse_facts_in_query(query)
         parsed = _parse(body)
         spec = engine.model(parsed.model).spec
         tensors = {name: _tensor(raw, spec.inputs.get(name), f"inputs.{name}") for name, raw in parsed.inputs.items()}
@@ -165,7 +166,7 @@ def _tensor(raw: msgspec.Raw, spec: TensorSpec | None, field: str) -> Tensor:
 
 def _query(query: bytes) -> InferBody:
     try:
-        given = parse_qs(query.decode("latin-1"), max_num_fields=100)
+        given = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
     except ValueError:
         raise InvalidField("The query has too many fields.", field="query") from None
     fields = {}

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import orjson
 
-from app.codec.facts import make_request, refuse_second_data_class
+from app.codec.facts import Parameters, make_request, refuse_facts_in_query, refuse_second_data_class
 from app.codec.json_tensors import check_size, plain, tensor_from_json
 from backends.oip import datatype
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, UnknownModel, Unsupported
 from router.types import InferenceRequest, InferenceResponse, ModelSpec, Tensor
 
-Parameters = dict[str, str | bool | int | float]
+ROUTING = frozenset({"data_class", "deadline_ms", "binary_data_output"})
+"""Parameters that are for us, not for the backend."""
 
 
 class InputTensor(msgspec.Struct):
@@ -42,13 +43,20 @@ class OipBody(msgspec.Struct):
     id: str | None = None
     parameters: Parameters = {}
     outputs: list[RequestedOutput] = []
+    data_class: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_body = msgspec.json.Decoder(OipBody).decode
 
 
 def decode(
-    body: bytes, headers: Mapping[bytes, bytes], model: str, version: str | None, engine: Engine, arrived: float
+    body: bytes,
+    headers: Mapping[bytes, bytes],
+    query: bytes,
+    model: str,
+    version: str | None,
+    engine: Engine,
+    arrived: float,
 ) -> tuple[InferenceRequest, tuple[str, ...]]:
     """Reads a request, and the names of the outputs that it asks for (empty: all).
 
@@ -59,6 +67,7 @@ def decode(
     """
     if b"inference-header-content-length" in headers:
         raise Unsupported("Binary tensors are not supported; send JSON tensors (tritonclient: binary_data=False).")
+    refuse_facts_in_query(query)
     spec = model_spec(engine, model, version)
     parsed = _parse(body)
     tensors = {tensor.name: _tensor(tensor, spec) for tensor in parsed.inputs}
@@ -79,7 +88,7 @@ def decode(
         id=parsed.id or None,
         data_class=_parameter(parsed.parameters, "data_class", str),
         deadline_ms=_parameter(parsed.parameters, "deadline_ms", float),
-        parameters=parsed.parameters,
+        parameters={name: value for name, value in parsed.parameters.items() if name not in ROUTING},
     )
     return request, wanted
 
@@ -159,6 +168,8 @@ def _parse(body: bytes) -> OipBody:
     except RecursionError as error:
         raise MalformedBody("The body is nested too deeply.") from error
     refuse_second_data_class(body)
+    if bytes(parsed.data_class):
+        raise InvalidField("data_class belongs into parameters, or into the header X-Data-Class.", field="data_class")
     return parsed
 
 

@@ -111,8 +111,7 @@ def test_cloud_says_where_to_look_when_triton_ends_by_itself(tmp_path: Path) -> 
         os.kill(triton, signal.SIGKILL)
         sentence = command.wait_for("Triton ended by itself")
         assert command.process.wait(STOP_S) == 1
-    log = Path(sentence.split("by itself; ")[1].split(" says why")[0])
-    assert log.is_file(), "what is named has to be there to be read"
+    assert "the end of its log: " in sentence
     command.assert_nothing_left()
 
 

@@ -221,7 +221,7 @@ def test_bad_inputs_are_the_senders_fault(steady: GatewayProcess, inputs: list[A
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"data_class": 1}, {"data_class": "PHI"}, {"deadline_ms": "soon"}, {"deadline_ms": -1}, {"deadline_ms": 10**400}],
+    [{"data_class": 1}, {"data_class": "PHI"}, {"deadline_ms": "soon"}, {"deadline_ms": -1}, {"deadline_ms": 10**18}],
     ids=["number", "unknown", "text", "negative", "vast"],
 )
 def test_bad_parameters_are_the_senders_fault(steady: GatewayProcess, parameters: dict[str, Any]) -> None:

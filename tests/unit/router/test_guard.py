@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import guard
-from router.plan import Plan
+from router.plan import Attempt, Plan
 from router.snapshot import Snapshot
 from router.types import Facts
 from tests.unit.worlds import attempts, worlds
@@ -25,16 +25,23 @@ def test_nothing_forbidden_or_unknown_gets_through(world: tuple[Facts, Snapshot]
         target = snapshot.targets[facts.model, attempt.backend]
         assert target in snapshot.models[facts.model].targets
         assert target.site in snapshot.sites[facts.data_class]
+        assert attempt.stages or target.takes_image or not facts.encoded_image
 
 
 @given(worlds(), plans)
 def test_it_drops_nothing_else_and_keeps_the_order(world: tuple[Facts, Snapshot], plan: Plan) -> None:
     facts, snapshot = world
-    sites = {target.backend: target.site for target in snapshot.models[facts.model].targets}
+    targets = {target.backend: target for target in snapshot.models[facts.model].targets}
     permitted, blocked = guard.permit(plan, facts, snapshot)
-    fine = [a for a in plan.attempts if sites.get(a.backend) in snapshot.sites[facts.data_class]]
-    assert list(permitted.attempts) == fine
-    assert list(blocked) == [a.backend for a in plan.attempts if a not in fine]
+
+    def fine(attempt: Attempt) -> bool:
+        target = targets.get(attempt.backend)
+        if target is None or target.site not in snapshot.sites[facts.data_class]:
+            return False
+        return not facts.encoded_image or target.takes_image or bool(attempt.stages)
+
+    assert list(permitted.attempts) == [a for a in plan.attempts if fine(a)]
+    assert list(blocked) == [a.backend for a in plan.attempts if not fine(a)]
 
 
 @given(worlds(), plans)

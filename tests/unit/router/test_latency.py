@@ -8,7 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.latency import WINDOW, LatencyEstimator, LatencyPrediction
+from router.latency import (
+    FORGET_AFTER_S,
+    FRESH_FOR_S,
+    LEAST_SPREAD_BYTES,
+    WINDOW,
+    LatencyEstimator,
+    LatencyPrediction,
+)
+
+NOW = 1000.0
 
 seconds = st.floats(0, 100, allow_subnormal=False)
 sizes = st.integers(0, 1 << 26)
@@ -18,8 +27,8 @@ samples = st.lists(st.tuples(sizes, seconds, seconds), min_size=1, max_size=40)
 def prediction_of(measured: list[tuple[int, float, float]]) -> LatencyPrediction:
     estimator = LatencyEstimator()
     for sample in measured:
-        estimator.record(*sample)
-    estimator.refresh()
+        estimator.record(NOW, *sample)
+    estimator.refresh(NOW)
     assert estimator.prediction is not None
     return estimator.prediction
 
@@ -48,7 +57,7 @@ def test_the_slope_is_never_negative(measured: list[tuple[int, float, float]]) -
 
 
 def test_a_network_that_gets_faster_with_size_has_no_slope() -> None:
-    assert prediction_of([(0, 1.0, 0.0), (1000, 0.1, 0.0)]).seconds_per_byte == 0
+    assert prediction_of([(0, 1.0, 0.0), (100_000, 0.1, 0.0)]).seconds_per_byte == 0
 
 
 @given(sizes, st.lists(st.tuples(seconds, seconds), min_size=1, max_size=20))
@@ -58,7 +67,7 @@ def test_sizes_that_do_not_vary_give_no_slope(size: int, measured: list[tuple[fl
 
 @given(st.floats(1e-9, 1e-6), st.floats(0, 1), st.lists(sizes, min_size=2, max_size=30, unique=True))
 def test_network_time_proportional_to_size_is_found(slope: float, base: float, payloads: list[int]) -> None:
-    assume(max(payloads) - min(payloads) > 1000)
+    assume(max(payloads) - min(payloads) >= LEAST_SPREAD_BYTES)
     prediction = prediction_of([(size, base + slope * size, 0.0) for size in payloads])
     assert prediction.seconds_per_byte == pytest.approx(slope, rel=1e-3)
     for size in payloads:
@@ -68,7 +77,7 @@ def test_network_time_proportional_to_size_is_found(slope: float, base: float, p
 def test_there_is_no_prediction_before_the_first_sample() -> None:
     estimator = LatencyEstimator()
     assert estimator.prediction is None
-    estimator.refresh()
+    estimator.refresh(NOW)
     assert estimator.prediction is None
 
 
@@ -92,9 +101,9 @@ def test_a_call_that_was_cut_off_makes_it_slow(
 ) -> None:
     estimator = LatencyEstimator()
     for sample in measured:
-        estimator.record(*sample)
-    estimator.record_at_least(size, elapsed)
-    estimator.refresh()
+        estimator.record(NOW, *sample)
+    estimator.record_at_least(NOW, size, elapsed, 0.0)
+    estimator.refresh(NOW)
     assert estimator.prediction is not None
     assert estimator.prediction.p99(size) >= elapsed * 0.999
 
@@ -103,16 +112,15 @@ def test_a_call_that_was_cut_off_makes_it_slow(
 def test_reads_never_mutate(measured: list[tuple[int, float, float]]) -> None:
     estimator = LatencyEstimator()
     for sample in measured:
-        estimator.record(*sample)
-    estimator.refresh()
+        estimator.record(NOW, *sample)
+    estimator.refresh(NOW)
     before = estimator.prediction
     assert before is not None
     for size in (0, 1, 1 << 30):
         before.p50(size), before.p95(size), before.p99(size)
-    assert not estimator.stale
     assert estimator.prediction is before
-    estimator.refresh()
-    assert estimator.prediction is before
+    estimator.refresh(NOW)
+    assert estimator.prediction == before
 
 
 @given(samples)
@@ -120,7 +128,44 @@ def test_the_prediction_changes_at_refresh_only(measured: list[tuple[int, float,
     estimator = LatencyEstimator()
     seen: list[Any] = []
     for sample in measured:
-        estimator.record(*sample)
-        assert estimator.stale
+        estimator.record(NOW, *sample)
         seen.append(estimator.prediction)
     assert seen == [None] * len(measured)
+
+
+def test_noise_between_small_payloads_is_not_taken_for_bandwidth() -> None:
+    prediction = prediction_of([(0, 0.010, 0.0), *[(256, 0.020, 0.0)] * 50])
+    assert prediction.p95(1 << 20) == pytest.approx(0.020)
+
+
+def test_what_is_old_does_not_count() -> None:
+    estimator = LatencyEstimator()
+    estimator.record(NOW, 0, 0.0, 9.0)
+    estimator.record(NOW + FORGET_AFTER_S, 0, 0.0, 0.001)
+    later = NOW + FORGET_AFTER_S + 1
+    assert estimator.outdated(later)
+    estimator.refresh(later)
+    assert not estimator.outdated(later)
+    assert estimator.prediction is not None
+    assert estimator.prediction.p99(0) == 0.001
+    estimator.refresh(later + FORGET_AFTER_S)
+    assert estimator.prediction is None
+
+
+def test_it_is_fresh_until_nobody_was_answered_for_a_while() -> None:
+    estimator = LatencyEstimator()
+    assert not estimator.fresh(NOW)
+    estimator.record(NOW, 0, 0.0, 0.001)
+    assert estimator.fresh(NOW + FRESH_FOR_S)
+    assert not estimator.fresh(NOW + FRESH_FOR_S + 1)
+
+
+def test_cut_off_calls_do_not_raise_what_suffices() -> None:
+    estimator = LatencyEstimator()
+    estimator.record(NOW, 0, 0.001, 0.0)
+    for _ in range(20):
+        estimator.record_at_least(NOW, 0, 0.25, 0.0)
+    estimator.refresh(NOW)
+    assert estimator.prediction is not None
+    assert estimator.prediction.suffices(0.2, 0)
+    assert not estimator.prediction.suffices(0.0005, 0)

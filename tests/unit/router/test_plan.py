@@ -57,7 +57,7 @@ def test_the_reserve_is_the_p99_and_margin_of_all_that_follows(
     for index, attempt in enumerate(reserved.attempts):
         behind = targets[index + 1 :]
         p99s = [target.latency.p99(facts.payload_bytes) if target.latency else 0.0 for target in behind]
-        assert attempt.reserve_s == pytest.approx(sum(p99s) + MARGIN_S * len(behind))
+        assert attempt.reserve_s == pytest.approx(sum(p99s) + MARGIN_S * (len(behind) + 1))
     assert (plan, snapshot) == before
 
 

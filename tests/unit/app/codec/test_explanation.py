@@ -38,7 +38,7 @@ async def test_the_plan_its_prediction_and_its_cost() -> None:
     assert (cloud["backend"], cloud["site"], cloud["degraded"], cloud["bytes_out"]) == ("cloud", "cloud", False, 16)
     assert cloud["cost_usd"] == pytest.approx(2 * CLOUD_USD + 16 * CLOUD_USD_PER_BYTE)
     assert cloud["predicted"] == {"p50_ms": 10.0, "p95_ms": 10.0, "p99_ms": 10.0}
-    assert cloud["reserve_ms"] == pytest.approx(15)
+    assert cloud["reserve_ms"] == pytest.approx(20)
     assert (edge["backend"], edge["degraded"], edge["bytes_out"]) == ("edge", True, 0)
     assert edge["cost_usd"] == pytest.approx(2 * EDGE_USD)
     assert told["left_out"] == []

@@ -27,7 +27,7 @@ def decode(
 ) -> tuple[InferenceRequest, tuple[str, ...]]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return oip.decode(content, named, model, version, engine, ARRIVED)
+    return oip.decode(content, named, b"", model, version, engine, ARRIVED)
 
 
 def refused(engine: Engine, body: Any, model: str = "one", version: str | None = None, **headers: str) -> RouterError:
@@ -81,7 +81,7 @@ def test_facts_travel_in_parameters_or_headers(engine: Engine) -> None:
         ({"deadline_ms": "5"}, "parameters.deadline_ms"),
         ({"deadline_ms": True}, "parameters.deadline_ms"),
         ({"deadline_ms": -5}, "deadline_ms"),
-        ({"deadline_ms": 10**400}, "deadline_ms"),
+        ({"deadline_ms": 10**18}, "deadline_ms"),
     ],
 )
 def test_facts_that_cannot_be_accepted_are_named(engine: Engine, parameters: dict[str, Any], field: str) -> None:

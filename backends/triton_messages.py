@@ -1,0 +1,110 @@
+"""What goes to a Triton server and comes back: requests, outputs, statistics, errors, in the words of the router."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from backends.oip import datatype, decode_raw, encode_raw
+from router.errors import (
+    BackendError,
+    BackendFailed,
+    BackendRejectedInput,
+    BackendTimeout,
+    BackendUnavailable,
+)
+from router.ports import Call
+from router.types import ModelSpec, Tensor, Tensors
+
+
+def infer_request(call: Call, name: str, version: str, tensors: Tensors, seconds: float) -> Any:
+    """A ModelInferRequest with raw contents; `seconds` bounds the time in the server's queue."""
+    request = service_pb2.ModelInferRequest(id=call.request_id, model_name=name, model_version=version)
+    for key, value in call.parameters.items():
+        _set_parameter(request.parameters[key], value)
+    request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
+    for key, tensor in tensors.items():
+        request.inputs.add(name=key, datatype=datatype(tensor.dtype), shape=tensor.shape)
+        request.raw_input_contents.append(encode_raw(tensor))
+    return request
+
+
+def declared_outputs(response: Any, model: ModelSpec, label: str) -> dict[str, Tensor]:
+    """The declared outputs. Triton keeps a batch dimension that a spec may not have: [N, 1] for [N].
+
+    Raises:
+        BackendFailed: They are not what the spec says.
+    """
+    outputs: dict[str, Tensor] = {}
+    if len(response.outputs) != len(response.raw_output_contents):
+        raise BackendFailed(f"{label} did not answer with raw contents.")
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        spec = model.outputs.get(output.name)
+        if spec is None:
+            continue
+        shape = tuple(output.shape)
+        if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
+            shape = shape[:-1]
+        if datatype(spec.dtype) != output.datatype or not spec.accepts(shape):
+            raise BackendFailed(
+                f"{label} answered {output.name} as {output.datatype} {list(output.shape)}; "
+                f"the policy file says {spec.dtype} {list(spec.shape)}."
+            )
+        outputs[output.name] = decode_raw(raw, spec.dtype, shape)
+    missing = model.outputs.keys() - outputs.keys()
+    if missing:
+        raise BackendFailed(f"{label} did not answer {', '.join(sorted(missing))}.")
+    return outputs
+
+
+class Served:
+    """What a server says it has served of one model since it started, and the means since it was asked before."""
+
+    __slots__ = ("_compute_ns", "_count", "_means", "_queue_ns")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._queue_ns = 0
+        self._compute_ns = 0
+        self._means: tuple[float, float] | None = None
+
+    def means(self, otherwise_s: float) -> tuple[float, float]:
+        """Mean seconds in queue and in compute of a request; no queue and `otherwise_s` where none are known."""
+        return (0.0, otherwise_s) if self._means is None else self._means
+
+    def learn(self, statistics: Any) -> None:
+        """Takes in a ModelStatisticsResponse. A server that started anew counts from zero again."""
+        stats = [model.inference_stats for model in statistics.model_stats]
+        count = sum(s.success.count for s in stats)
+        queue_ns = sum(s.queue.ns for s in stats)
+        compute_ns = sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats)
+        more = count - self._count
+        if more > 0:
+            self._means = (queue_ns - self._queue_ns) / more / 1e9, (compute_ns - self._compute_ns) / more / 1e9
+        self._count, self._queue_ns, self._compute_ns = count, queue_ns, compute_ns
+
+
+def translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
+    """An RPC's error as the router knows it."""
+    code, sentence = error.code(), (error.details() or "").splitlines()
+    detail = sentence[0] if sentence else code.name
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return BackendTimeout(f"{label} did not answer in time.")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return BackendRejectedInput(f"{label} rejects the input: {detail}")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+        return BackendUnavailable(f"{label} cannot be reached: {detail}")
+    return BackendFailed(f"{label} failed with {code.name}: {detail}")
+
+
+def _set_parameter(parameter: Any, value: object) -> None:
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    elif isinstance(value, float):
+        parameter.double_param = value
+    else:
+        parameter.string_param = str(value)
