@@ -49,15 +49,6 @@ def gateway(start_gateway: Callable[..., GatewayProcess], triton: TritonProcess)
 
 
 @pytest.fixture(scope="session")
-def standing_gateway(tmp_path_factory: pytest.TempPathFactory, triton: TritonProcess) -> Iterator[GatewayProcess]:
-    """One gateway for all tests that only ask it something."""
-    file = tmp_path_factory.mktemp("gateway") / "policy.yaml"
-    file.write_text(policy_text(triton.grpc_url))
-    with GatewayProcess(file, {}) as process:
-        yield process
-
-
-@pytest.fixture(scope="session")
 def holdout() -> tuple[np.ndarray, np.ndarray]:
     """The held-out digits: pixels float32 [540, 64], labels int64 [540]."""
     with np.load(ROOT / "deploy/models/digits-holdout.npz") as data:

@@ -42,15 +42,15 @@ SHELL = [
 
 
 @pytest.mark.parametrize("command", SHELL)
-def test_command(command: str, standing_gateway: GatewayProcess) -> None:
+def test_command(command: str, steady: GatewayProcess) -> None:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HYBRID_ROUTER_URL": standing_gateway.url,
+        "HYBRID_ROUTER_URL": steady.url,
     }
     if command.startswith("make "):
         # The targets themselves are run by CI and by test_make; here they only have to be there.
         command = command.replace("make ", "make --dry-run ", 1)
-    command = command.replace("http://127.0.0.1:8080", standing_gateway.url)
+    command = command.replace("http://127.0.0.1:8080", steady.url)
     done = subprocess.run(
         ["bash", "-ec", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -59,9 +59,9 @@ def test_command(command: str, standing_gateway: GatewayProcess) -> None:
     assert "urn:hybrid-router:error" not in done.stdout
 
 
-def test_tritonclient_example(standing_gateway: GatewayProcess) -> None:
+def test_tritonclient_example(steady: GatewayProcess) -> None:
     (example,) = [block for block in blocks(ROOT / "docs/http.md", "python") if "tritonclient" in block]
-    code = example.replace("127.0.0.1:8080", standing_gateway.url.removeprefix("http://"))
+    code = example.replace("127.0.0.1:8080", steady.url.removeprefix("http://"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\[\d\]", done.stdout.strip())
