@@ -32,7 +32,7 @@ confidences = hnp.arrays(
 def test_a_row_is_final_if_its_greatest_value_reaches_the_threshold(values: Tensor, threshold: float) -> None:
     final = confident_rows({"c": values}, model((-1, values.shape[1])), AcceptIf(threshold))
     assert final.dtype == np.bool_
-    assert final.tolist() == [any(value >= threshold for value in row) for row in values]
+    assert final.tolist() == [any(value >= np.float32(threshold) for value in row) for row in values]
 
 
 @given(hnp.arrays(np.float32, (3, 2, 4), elements=st.floats(0, 1, width=32)))

@@ -40,9 +40,9 @@ async def test_only_unconfident_rows_are_sent_on_and_all_come_back_in_place(firs
     lab.cloud.infer = answer(0.99)
     async with lab.running(deployment(CASCADE)) as engine:
         response = await engine.infer(request(rows(*firsts)))
-    unsure = [first for first in firsts if np.float32(first) < 0.9]
+    unsure = [first for first in firsts if np.float32(first) < np.float32(0.9)]
     assert response.outputs["scores"][:, 0].tolist() == pytest.approx(
-        [0.99 if np.float32(first) < 0.9 else first for first in firsts]
+        [0.99 if np.float32(first) < np.float32(0.9) else first for first in firsts]
     )
     assert [len(call.payload["x"]) for call in lab.edge.calls] == [len(firsts)]  # type: ignore[index]
     if not unsure:
@@ -55,7 +55,7 @@ async def test_only_unconfident_rows_are_sent_on_and_all_come_back_in_place(firs
     # Of each row the whole answer is taken: `row` counts what the backend that answered it was sent.
     sent_on = iter(range(len(unsure)))
     assert response.outputs["row"].tolist() == [
-        next(sent_on) if np.float32(first) < 0.9 else index for index, first in enumerate(firsts)
+        next(sent_on) if np.float32(first) < np.float32(0.9) else index for index, first in enumerate(firsts)
     ]
     assert response.route.backend == "cloud"
     assert [record.error for record in response.route.attempts] == ["unconfident", None]
