@@ -197,3 +197,11 @@ async def test_the_sample_picture_is_a_seven() -> None:
     reply = await servable.infer(Call(inputs, nbytes(inputs), "r1", {}), asyncio.get_running_loop().time() + 5)
     assert reply.outputs["label"].tolist() == [7]
     await backend.close()
+
+
+def test_sixteen_bits_a_pixel_keep_their_brightness() -> None:
+    deep = Image.fromarray(np.array([[0x0000, 0x4000], [0x8000, 0xFFFF]], np.uint16))
+    buffer = io.BytesIO()
+    deep.save(buffer, "PNG")
+    made = run(EncodedImage(buffer.getvalue(), "image/png"), (-1, 4), Grayscale(), Normalize(0, 255))
+    np.testing.assert_allclose(made, [[0, 0.25, 0.5, 1]], atol=0.005)
