@@ -1,8 +1,9 @@
 """What may be spent on a backend, and what was. Pure: the date comes in as an argument; sums are whole nano-dollars.
 
 Invariants:
-- The total of the period in force never falls: a period starts from nothing only where the clock moves *forward* into
-  it. A device without a battery clock may wake up in 1970: the latest period stays in force until the clock passes it.
+- The total of the period in force never falls, but by a refund: a period starts from nothing only where the clock
+  moves *forward* into it. A device without a battery clock may wake up in 1970: the latest period stays in force
+  until the clock passes it.
 - Sums are exact. A charge is rounded to the nearest nano-dollar, once.
 
 A clock that was wrong *forward* (2038 for a minute) is harder: if 2038 stayed in force, the limit of one month would
@@ -111,10 +112,13 @@ class Tally(NamedTuple):
         return self._replace(key=key, far_in_force=False)
 
     def charged(self, nano: int, key: int) -> Tally:
-        """The tally after so many nano-dollars more, spent when the clock says that it is this period."""
+        """The tally after so many nano-dollars more, spent when the clock says that it is this period.
+
+        Below zero takes back; what was spent before the period began is not taken back out of it.
+        """
         now = self.at(key)
-        total = min(MOST_NANO, now.nano + nano)
-        far = min(MOST_NANO, now.far_nano + nano) if now.far_key else 0
+        total = max(0, min(MOST_NANO, now.nano + nano))
+        far = max(0, min(MOST_NANO, now.far_nano + nano)) if now.far_key else 0
         return Tally(now.key, total, now.far_key, far, now.far_in_force, now.followed)
 
 
@@ -142,9 +146,21 @@ class Spending:
         Raises:
             ValueError: The amount is negative, infinite or not a number.
         """
-        if not 0 <= usd < math.inf:
-            raise ValueError(f"a charge is an amount of at least 0, not {usd}")
-        nano = round(usd * NANO)
+        self._add(_nano_of("a charge", usd), today)
+
+    def refund(self, usd: float, today: date) -> None:
+        """Takes back what a call was charged that turned out never to have reached the backend.
+
+        Args:
+            usd: Dollars, at least 0.
+            today: The date in UTC.
+
+        Raises:
+            ValueError: The amount is negative, infinite or not a number.
+        """
+        self._add(-_nano_of("a refund", usd), today)
+
+    def _add(self, nano: int, today: date) -> None:
         self.day = self.day.charged(nano, day_key(today))
         self.month = self.month.charged(nano, month_key(today))
 
@@ -192,6 +208,12 @@ class Budget:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be an amount of at least 0, not {value}")
+
+
+def _nano_of(what: str, usd: float) -> int:
+    if not 0 <= usd < math.inf:
+        raise ValueError(f"{what} is an amount of at least 0, not {usd}")
+    return _nano(usd)
 
 
 def _nano(usd: float) -> int:

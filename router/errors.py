@@ -151,3 +151,10 @@ class BackendRejectedInput(BackendError):
 
     code, title, http_status, grpc_code = "input-rejected", "Input rejected", 400, "INVALID_ARGUMENT"
     outcome = Outcome.IGNORE
+
+
+class BudgetSpent(BackendError):
+    """The budget that the policy file gives the backend has nothing left: no sign of ill health."""
+
+    code, title, http_status, grpc_code = "budget-spent", "Budget spent", 503, "UNAVAILABLE"
+    outcome = Outcome.IGNORE

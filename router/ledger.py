@@ -113,6 +113,12 @@ class Account:
         if self._descriptor is not None:
             self._write(self._descriptor)
 
+    def refund(self, usd: float, today: date) -> None:
+        """Takes back what a call was charged that never reached the backend, and writes it down; as `charge`."""
+        self.spending.refund(usd, today)
+        if self._descriptor is not None:
+            self._write(self._descriptor)
+
     def begin_sync(self) -> int | None:
         """A descriptor of its own for `os.fdatasync`, to be closed by whoever syncs; None if all is on the disk."""
         if self._descriptor is None or self._latest == self._durable:

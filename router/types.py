@@ -210,6 +210,7 @@ class InferenceRequest:
         data_class: What kind of data it carries; decides where it may go.
         arrived: When its first byte came, seconds on the engine's monotonic clock.
         deadline: By when the answer must be there, same clock; None takes the model's own.
+        priority: Who goes first when a backend is busy.
         parameters: The caller's parameters for the backend.
     """
 
@@ -220,6 +221,7 @@ class InferenceRequest:
     data_class: str
     arrived: float
     deadline: float | None = None
+    priority: Priority = Priority.NORMAL
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -261,8 +263,9 @@ class Reply:
 class AttemptRecord:
     """One attempt as it went: what the route reports and the estimators learn from.
 
-    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None.
-    Times are seconds; `payload_bytes` is what the backend was handed, `bytes_out` what of it left the premises.
+    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None. `hedged`
+    says that it began beside another one that was still under way. Times are seconds; `payload_bytes` is what the
+    backend was handed, `bytes_out` what of it left the premises.
     """
 
     backend: str
@@ -276,6 +279,7 @@ class AttemptRecord:
     payload_bytes: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0
+    hedged: bool = False
 
 
 @dataclass(slots=True)
