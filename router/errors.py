@@ -158,3 +158,10 @@ class BudgetSpent(BackendError):
 
     code, title, http_status, grpc_code = "budget-spent", "Budget spent", 503, "UNAVAILABLE"
     outcome = Outcome.IGNORE
+
+
+class Overloaded(BackendError):
+    """The backend has as much to do as it can, or the request's turn would come too late: it was not asked."""
+
+    code, title, http_status, grpc_code = "overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"
+    outcome = Outcome.IGNORE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -196,6 +197,17 @@ def row_count(payload: Payload, model: ModelSpec) -> int:
     if isinstance(payload, EncodedImage) or not model.batchable:
         return 1
     return int(next(iter(payload.values())).shape[0])
+
+
+class Priority(IntEnum):
+    """How urgent a request is: who waits longer and is refused first when there is more to do than can be done.
+
+    Its name in JSON is the lower-case one.
+    """
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
 
 
 @dataclass(slots=True)
