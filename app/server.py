@@ -76,7 +76,7 @@ def _inherited(settings: Settings) -> socket:
     except (OSError, IndexError) as error:
         raise ListenRefused(f"descriptor {settings.fd} is not a listening TCP socket: {error}") from None
     if settings.api_key is None and not is_loopback(host):
-        raise ListenRefused(f"descriptor {settings.fd} listens on {host}: {NEEDS_KEY}")
+        raise ListenRefused(f"descriptor {settings.fd} listens on {host}, which {NEEDS_KEY}")
     return listener
 
 

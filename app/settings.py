@@ -13,7 +13,7 @@ DEFAULT_MODELS = Path("deploy/models")
 DEFAULT_STATE = Path("state")
 
 NEEDS_KEY = (
-    "it can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) to listen there, "
+    "can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) to listen there, "
     "or listen on 127.0.0.1"
 )
 
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _locked_when_exposed(self) -> Settings:
         if self.api_key is None and not is_loopback(self.host):
-            raise ValueError(f"{self.host}: {NEEDS_KEY}")
+            raise ValueError(f"{self.host} {NEEDS_KEY}")
         return self
 
 

@@ -27,7 +27,7 @@ RATE_TO_OPEN = 0.5
 RATE_LEAST = 20
 RATE_WINDOW = 100
 RATE_SPAN_S = 10.0
-CHECK_INTERVAL_S = 0.25
+CHECK_INTERVAL_S = 0.2
 """Seconds between a good probe and the next. Two that go unanswered in turn are noticed within a second."""
 
 FIRST_WAIT_S = 0.25

@@ -41,7 +41,7 @@ SYNTHETIC_TIMEOUT_S = 5.0
 CANCELLED = "cancelled"
 """How a record names the end of a call that was not waited for."""
 
-PROBE_SLACK_S = 0.1
+PROBE_SLACK_S = 0.05
 """The backend's own deadline comes first, so that it learns of its failure rather than being cancelled."""
 
 

@@ -191,10 +191,11 @@ class FixedPolicy(Policy):
 
     attempts: tuple[Attempt, ...]
     reason: str = "the test says so"
+    explore: tuple[Attempt, ...] = ()
 
     def plan(self, facts: Facts, snapshot: Snapshot) -> Plan:
         """The attempts as they were given."""
-        return Plan(self.attempts, self.reason)
+        return Plan(self.attempts, self.reason, self.explore)
 
 
 @dataclass
