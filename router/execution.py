@@ -294,7 +294,7 @@ class Execution:
             Overloaded: It has none, and would not in time.
         """
         asked = self._clock()
-        waiter = admission.enter(self._request.priority, limit, asked, attempt.expected_s)
+        waiter = admission.enter(self._request.priority, limit, asked, attempt.mostly_s)
         if waiter is None:
             return
         try:

@@ -92,6 +92,10 @@ class LatencyPrediction:
         """
         return 0.0 if self.completed is None else self.completed.p50 + self.seconds_per_byte * payload_bytes
 
+    def mostly(self, payload_bytes: int) -> float:
+        """95th percentile of the same, seconds."""
+        return 0.0 if self.completed is None else self.completed.p95 + self.seconds_per_byte * payload_bytes
+
     def suffices(self, seconds: float, payload_bytes: int) -> bool:
         """Whether calls that were allowed to end usually ended within so many seconds."""
         most = 0.0 if self.completed is None else self.completed.p99

@@ -105,13 +105,11 @@ async def test_a_busy_backend_lets_the_urgent_go_first_and_refuses_who_cannot_be
     lab.edge.probe_reply = replace(QUICK, compute_s=0.1)
     async with lab.running(deployment(plan(EDGE))) as engine:
         limit = engine.snapshot.targets["m", "edge"].limit
-        ended: list[str] = []
 
         async def ask(name: str, priority: Priority, within_s: float = 5.0) -> None:
             asked = request(within_s=within_s)
-            asked.priority = priority
+            asked.id, asked.priority = name, priority
             await engine.infer(asked)
-            ended.append(name)
 
         async with asyncio.TaskGroup() as asking:
             for number in range(limit):
@@ -129,7 +127,7 @@ async def test_a_busy_backend_lets_the_urgent_go_first_and_refuses_who_cannot_be
                 await ask("hasty", Priority.NORMAL, within_s=0.15)
             assert virtual_loop().time() == before, "at once, not when its time is up"
             assert refused.value.retry_after_s
-        assert ended[-3:] == ["high", "normal", "low"]
+        assert [call.request_id for call in lab.edge.calls[-3:]] == ["high", "normal", "low"]
         engine.refresh()
         view = engine.snapshot.targets["m", "edge"]
         assert (view.in_flight, view.waiting) == (0, 0)
