@@ -79,14 +79,13 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.number += 1
         deadline = self.now + slack
         urgency = (int(priority), -deadline, -self.number)
-        room = self.calls < self.admission.limit.value
         try:
             waiter = self.enter(priority, deadline)
         except Overloaded:
             self.let_in()
             full = len(self.waiting) >= self.most and all(entry.urgency > urgency for entry in self.waiting)
             assert full or slack < NEVER
-            assert not room or self.waiting
+            assert self.calls >= self.admission.limit.value
             return
         self.let_in()
         if waiter is None:

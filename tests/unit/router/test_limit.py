@@ -36,7 +36,7 @@ class LimitMachine(RuleBasedStateMachine):
     def calls_end(self, calls: int, latency: float, share: float, drops: bool) -> None:
         self.now += 100.0  # what began before the latest decrease, or soon after, would not count
         for _ in range(calls):
-            self.now += 0.01
+            self.now += 50.0  # so that each began long after the last decrease, and counts
             before = self.limit.value
             in_flight = max(1, round(share * before))
             self.limit.sampled(self.now, latency, in_flight, Outcome.DROPPED if drops else Outcome.SUCCESS)
