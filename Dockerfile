@@ -53,9 +53,12 @@ ENV PATH="/opt/hybrid-router/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     HYBRID_ROUTER_HOST=0.0.0.0 \
     HYBRID_ROUTER_POLICY=/etc/hybrid-router/policy.yaml \
-    HYBRID_ROUTER_MODELS_DIR=/usr/share/hybrid-router/models
+    HYBRID_ROUTER_MODELS_DIR=/usr/share/hybrid-router/models \
+    HYBRID_ROUTER_STATE_DIR=/var/lib/hybrid-router
 
-# A number, so that Kubernetes can tell that it is not root (runAsNonRoot). It owns no file, and needs to write none.
+# What was spent of budgets. Mount a volume here, or a new container starts to count from nothing.
+RUN install -d -o 65532 -g 65532 /var/lib/hybrid-router
+# A number, so that Kubernetes can tell that it is not root (runAsNonRoot). It owns no other folder, and needs none.
 USER 65532:65532
 EXPOSE 8080
 # /healthz, not /readyz: a gateway that has lost its backends recovers by itself, and a restart would not bring them

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from socket import socket
 from typing import Any, Self
 
 import httpx
@@ -30,21 +31,24 @@ class GatewayProcess:
     Args:
         policy: The policy file.
         environment: Further environment variables.
+        listener: A listening socket to hand over, instead of a free port.
 
     Attributes:
         url: Its base URL.
         http: A client for it.
     """
 
-    def __init__(self, policy: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, policy: Path, environment: Mapping[str, str], listener: socket | None = None) -> None:
         self.policy = policy
         # Not beside the policy file: what it writes there would wake the very watcher that the tests wait for.
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self._state = tempfile.TemporaryDirectory(prefix="hybrid-router-state-")
+        where = ["--port", "0"] if listener is None else ["--fd", str(listener.fileno())]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", "--port", "0", "--policy", str(policy)],
+            [sys.executable, "-m", "app", "serve", *where, "--policy", str(policy)],
+            pass_fds=[] if listener is None else [listener.fileno()],
             cwd=ROOT,
-            env=os.environ | {"HYBRID_ROUTER_STATE_DIR": self._state.name} | environment,
+            env=os.environ | {"HYBRID_ROUTER_STATE_DIR": self._state.name} | dict(environment),
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
