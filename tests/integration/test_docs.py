@@ -82,10 +82,10 @@ def test_policy_example_is_a_policy() -> None:
     code = example + (
         "\nfrom router.snapshot import ModelView, Snapshot\n"
         "empty = Snapshot(1, 0.0, {'m': ModelView(0.05, None, ())}, {}, {'c': frozenset()})\n"
-        "print(Cheapest().plan(Facts('m', 'c', 64, False), empty))\n"
+        "print(LeastBusy().plan(Facts('m', 'c', 64, False), empty))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "Plan(attempts=(), reason='nobody is up')", done.stderr
+    assert done.stdout.strip() == "Plan(attempts=(), reason='nobody is up', explore=())", done.stderr
 
 
 def test_links_lead_somewhere() -> None:
