@@ -1,0 +1,97 @@
+"""A small DNS server for one zone, so that names can be lost like anything else.
+
+`python -m drills.names --address HOST --record NAME=IPV4` answers A queries for its records, says of other types that
+there are none, and of other names that they do not exist. Prints a line when it listens, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+PORT = 53
+
+TTL_S = 1
+"""Short, as names that a cloud may move have; a resolver that keeps answers for longer does so on its own account."""
+
+
+def answer(query: bytes, records: Mapping[str, str]) -> bytes | None:
+    """The answer to a query, or None to one that is none.
+
+    Args:
+        query: A DNS message.
+        records: IPv4 addresses by name, without the trailing dot.
+    """
+    try:
+        asked = dns.message.from_wire(query)
+        reply = dns.message.make_response(asked)
+    except (dns.exception.DNSException, ValueError):
+        return None
+    reply.flags |= dns.flags.AA
+    if not asked.question:
+        reply.set_rcode(dns.rcode.FORMERR)
+        return reply.to_wire()
+    question = asked.question[0]
+    address = records.get(question.name.to_text(omit_final_dot=True).lower())
+    if address is None:
+        reply.set_rcode(dns.rcode.NXDOMAIN)
+    elif question.rdtype == dns.rdatatype.A:
+        reply.answer.append(
+            dns.rrset.from_text(question.name, TTL_S, dns.rdataclass.IN, dns.rdatatype.A, address)  # type: ignore[no-untyped-call]
+        )
+    return reply.to_wire()
+
+
+class Names(asyncio.DatagramProtocol):
+    """Answers queries over UDP.
+
+    Args:
+        records: IPv4 addresses by name.
+    """
+
+    def __init__(self, records: Mapping[str, str]) -> None:
+        self._records = records
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport for the answers."""
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answers one query."""
+        reply = answer(data, self._records)
+        if reply is not None and self._transport is not None:
+            self._transport.sendto(reply, addr)
+
+
+async def _serve(address: str, records: Mapping[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Names(records), local_addr=(address, PORT))
+    print("answering", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    transport.close()
+
+
+def main() -> None:
+    """Answers until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--record", action="append", required=True, metavar="NAME=IPV4")
+    options = parser.parse_args()
+    asyncio.run(_serve(options.address, dict(record.split("=", 1) for record in options.record)))
+
+
+if __name__ == "__main__":
+    main()
