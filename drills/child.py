@@ -34,6 +34,15 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+def _clean_environment() -> dict[str, str]:
+    """This process's environment without what would lead a child elsewhere: settings of a gateway, and proxies."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("HYBRID_ROUTER_") and not name.lower().endswith("_proxy")
+    }
+
+
 class Child:
     """One process, with its input and output on pipes and its errors in a file.
 
@@ -57,7 +66,7 @@ class Child:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
                 cwd=ROOT,
-                env=os.environ | (environment or {}),
+                env=_clean_environment() | (environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

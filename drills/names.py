@@ -7,7 +7,8 @@ there are none, and of other names that they do not exist. Prints a line when it
 from __future__ import annotations
 
 import argparse
-import asyncio
+import select
+import socket
 import sys
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ import dns.rdatatype
 import dns.rrset
 
 PORT = 53
+LARGEST_BYTES = 65535
 
 TTL_S = 1
 """Short, as names that a cloud may move have; a resolver that keeps answers for longer does so on its own account."""
@@ -53,44 +55,24 @@ def answer(query: bytes, records: Mapping[str, str]) -> bytes | None:
     return reply.to_wire()
 
 
-class Names(asyncio.DatagramProtocol):
-    """Answers queries over UDP.
-
-    Args:
-        records: IPv4 addresses by name.
-    """
-
-    def __init__(self, records: Mapping[str, str]) -> None:
-        self._records = records
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport for the answers."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answers one query."""
-        reply = answer(data, self._records)
-        if reply is not None and self._transport is not None:
-            self._transport.sendto(reply, addr)
-
-
-async def _serve(address: str, records: Mapping[str, str]) -> None:
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: Names(records), local_addr=(address, PORT))
-    print("answering", flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    transport.close()
-
-
 def main() -> None:
     """Answers until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--record", action="append", required=True, metavar="NAME=IPV4")
     options = parser.parse_args()
-    asyncio.run(_serve(options.address, dict(record.split("=", 1) for record in options.record)))
+    records = dict(record.split("=", 1) for record in options.record)
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind((options.address, PORT))
+        print("answering", flush=True)
+        while True:
+            ready, _, _ = select.select([server, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+            query, asker = server.recvfrom(LARGEST_BYTES)
+            reply = answer(query, records)
+            if reply is not None:
+                server.sendto(reply, asker)
 
 
 if __name__ == "__main__":

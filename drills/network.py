@@ -27,6 +27,7 @@ import msgspec
 
 from drills.child import Child, python
 from drills.line import LOOPBACK, START_S, USUAL, LineFailed, RelayProcess
+from drills.owner import is_gone, mark
 from drills.record import Wire
 from drills.relay import Gate, marker_options
 from drills.sniffer import Sniffed
@@ -73,7 +74,7 @@ class NamespaceLine:
         if problem := missing_for_namespaces():
             raise LineFailed(problem)
         remove_leftovers()
-        owner = f"{PREFIX}-{os.getpid()}-{_began(os.getpid())}"
+        owner = f"{PREFIX}-{mark()}"
         self.site, self.wan, self.cloud = (f"{owner}-{place}" for place in ("site", "wan", "cloud"))
         self._loss = 0.0
         self._names_are_lost = False
@@ -189,9 +190,7 @@ class NamespaceLine:
     def _start_processes(self, markers: Mapping[str, bytes], folder: Path) -> None:
         at_wan = ["ip", "netns", "exec", self.wan]
         record = f"--record={CLOUD_NAME}={CLOUD_ADDRESS}"
-        names = Child(
-            [*at_wan, *python("drills.names", f"--address={ROUTER_TO_SITE}", record)], folder / "names.log"
-        )
+        names = Child([*at_wan, *python("drills.names", f"--address={ROUTER_TO_SITE}", record)], folder / "names.log")
         self._open.callback(names.stop)
         self._relay = RelayProcess(
             self.at_cloud([]), (CLOUD_ADDRESS, GRPC_PORT), (LOOPBACK, self.triton_ports[0]), {}, folder / "relay.log"
@@ -219,8 +218,7 @@ def remove_leftovers() -> None:
     """Removes the namespaces of drills that are gone, and ends what still runs in them."""
     found = {path.name for folder in (NAMESPACES, RESOLVERS) if folder.is_dir() for path in folder.iterdir()}
     for name in sorted(found):
-        parts = name.split("-")
-        if len(parts) == 4 and parts[0] == PREFIX and parts[1].isdigit() and _began(int(parts[1])) != parts[2]:
+        if is_gone(name, PREFIX):
             _remove(name)
 
 
@@ -234,15 +232,6 @@ def _remove(namespace: str) -> None:
     shutil.rmtree(RESOLVERS / namespace, ignore_errors=True)
     with contextlib.suppress(OSError):  # others keep theirs there
         RESOLVERS.rmdir()
-
-
-def _began(pid: int) -> str:
-    """When a process began, in clock ticks since the machine did; empty where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
 
 
 @contextlib.contextmanager
