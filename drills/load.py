@@ -1,4 +1,4 @@
-"""An open-loop load: requests leave at a constant rate, whatever became of the earlier ones. What it is, and its handle.
+"""An open-loop load, and its handle: requests leave at a constant rate, whatever became of the earlier ones.
 
 `Load` runs `drills.sender` in a process of its own, so that a busy drill does not make its own load late. The two
 speak in JSON: the spec goes in on standard input, and the results come back as lines of a file that is followed while
@@ -114,6 +114,7 @@ class Load:
         self._samples: list[Sample] = []
         self._sightings: list[Sighting] = []
         self._read_to = 0
+        self._last_words = b""
         self._process: asyncio.subprocess.Process | None = None
         self._follower: asyncio.Task[None] | None = None
 
@@ -134,10 +135,12 @@ class Load:
             LoadFailed: The sender ended with an error.
         """
         assert self._process is not None, "use `async with`"
-        _, last_words = await self._process.communicate()
+        assert self._process.stderr is not None
+        self._last_words += await self._process.stderr.read()
+        await self._process.wait()
         self._read()
         if self._process.returncode:
-            raise LoadFailed(last_words.decode(errors="replace")[-2000:] or "it was killed")
+            raise LoadFailed(self._last_words.decode(errors="replace")[-2000:] or "it was killed")
 
     async def stop(self) -> None:
         """Has it send no more, and waits for the answers to what was sent.
@@ -166,8 +169,7 @@ class Load:
             start_new_session=True,  # Ctrl-C is for the drill to act on; it then stops its sender
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(self._spec))
-        self._process.stdin.close()
+        self._process.stdin.write(msgspec.json.encode(self._spec) + b"\n")
         self._follower = asyncio.create_task(self._follow())
         return self
 

@@ -2,7 +2,7 @@
 
 A request leaves when it is due, however many are still under way, over a pooled connection or a new one. Latency
 counts from when it was due, so a sender or a server that stalls cannot hide what its users would have waited
-(coordinated omission). SIGTERM ends the sending; what was sent is still waited for.
+(coordinated omission). SIGTERM or the end of standard input ends the sending; what was sent is still waited for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import gc
 import heapq
 import itertools
-import os
 import resource
 import secrets
 import signal
@@ -257,13 +256,22 @@ async def _main(spec: LoadSpec, results: Path) -> None:
             auto_decompress=False,
         ) as session:
             sending = asyncio.create_task(Sender(spec, session, file).send())
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sending.cancel)
+            loop = asyncio.get_running_loop()
+
+            def stop() -> None:
+                """Once: a second time would not wait for the answers."""
+                loop.remove_reader(sys.stdin)
+                loop.add_signal_handler(signal.SIGTERM, lambda: None)
+                sending.cancel()
+
+            loop.add_reader(sys.stdin, stop)
+            loop.add_signal_handler(signal.SIGTERM, stop)
             await sending
 
 
 def main() -> None:
     """Reads the spec, sends the load."""
-    spec = msgspec.json.decode(sys.stdin.buffer.read(), type=LoadSpec)
+    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=LoadSpec)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()  # a collection would delay what is due; nothing here is kept in cycles for long
