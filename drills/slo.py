@@ -6,13 +6,12 @@ Frozen values; a file is checked whole against them, and every mistake names its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from annotated_types import Gt, Len
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 DEFAULT_FILE = Path(__file__).with_name("default.yaml")
@@ -70,7 +69,7 @@ class ScenarioOptions:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    during_s: Annotated[float, Gt(0)] | None = None
+    during_s: PositiveFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,8 @@ class DrillFile:
     version: Literal[1]
     load: Demand
     durations: Durations
-    scenarios: Annotated[Mapping[str, ScenarioOptions], Len(min_length=1)]
-    slo: Slo = field()
+    scenarios: Annotated[Mapping[str, ScenarioOptions], Field(min_length=1)]
+    slo: Slo
 
     def during_s(self, scenario: str) -> float:
         """Length of a scenario's fault, seconds."""
@@ -154,9 +153,10 @@ def load_drill_file(text: str, known: frozenset[str]) -> DrillFile:
         file = _drill_file.validate_python(content)
     except ValidationError as error:
         raise DrillFileError("\n".join(map(_sentence, error.errors()))) from None
+    names = ", ".join(sorted(known))
     if unknown := [name for name in file.scenarios if name not in known]:
         raise DrillFileError(
-            "\n".join(f"scenarios.{name}: there is no such scenario; there are {', '.join(known)}" for name in unknown)
+            "\n".join(f"scenarios.{name}: there is no such scenario; there are {names}" for name in unknown)
         )
     return file
 
