@@ -123,7 +123,7 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
     marked = record.wire.marked if record.wire else {}
     return Figures(
         requests=len(record.samples),
-        failed=Counter(_what_instead(sample) for sample in unanswered if sample.id not in excused_ids),
+        failed=dict(Counter(_what_instead(sample) for sample in unanswered if sample.id not in excused_ids)),
         late=sum(_is_late(sample, record, expectation) for sample in record.samples),
         excused=len(excused),
         detection=detection,
@@ -141,9 +141,7 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
             "outage": _quantiles(steady),
             "after": _quantiles(_due(answers, record.ended, math.inf)),
         },
-        backends=Counter(
-            f"{sample.backend}, degraded" if sample.degraded else sample.backend for sample in main if sample.answered
-        ),
+        backends=dict(Counter(_whose(sample) for sample in main if sample.answered)),
         cost_usd=sum(sample.cost_usd for sample in record.samples),
         bytes_out=sum(sample.bytes_out for sample in record.samples),
         phi_packets=marked.get(PHI_STREAM, 0) if record.wire else None,
@@ -201,6 +199,10 @@ def _is_late(sample: Sample, record: Record, expectation: Expectation) -> bool:
 
 def _what_instead(sample: Sample) -> str:
     return f"{sample.status} {sample.error}".strip() if sample.status else sample.error or "no answer"
+
+
+def _whose(sample: Sample) -> str:
+    return f"{sample.backend}, degraded" if sample.degraded else sample.backend
 
 
 def _recovery(main: Sequence[Sample], ended: float, remote: str) -> float | None:
