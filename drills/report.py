@@ -22,7 +22,8 @@ table { border-collapse: collapse; margin: 1em 0 } .wide { overflow-x: auto }
 th, td { padding: .25em .55em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .word { font-weight: 700; white-space: nowrap } .FAIL, .NO { outline: 2px solid #111; padding: 0 .3em }
-th.n { white-space: normal } img { max-width: 100%; height: auto } code { background: #f2f2f2; padding: .1em .3em } .quiet { color: #555 }
+th.n { white-space: normal }
+img { max-width: 100%; height: auto } code { background: #f2f2f2; padding: .1em .3em } .quiet { color: #555 }
 """
 
 _PHASES = (
@@ -113,6 +114,8 @@ def _overview(drill: Drill) -> Iterator[str]:
         yield f'<tr><td><a href="#{name}">{name}</a></td><td>{_word(verdict.word)}</td>{numbers}</tr>'
     for name, why in drill.not_run.items():
         yield f'<tr><td>{escape(name)}</td><td>not run</td><td colspan="12">{escape(why)}</td></tr>'
+    for name, why in drill.broken.items():
+        yield f'<tr><td>{escape(name)}</td><td>{_word("NO VERDICT")}</td><td colspan="12">{escape(why)}</td></tr>'
     yield "</table></div>"
 
 

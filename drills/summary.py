@@ -40,7 +40,8 @@ class Drill:
         machine: What it ran on and with, by name.
         slo: What had to hold.
         verdicts: What did, by scenario, in order.
-        not_run: Why a scenario was not run, by scenario.
+        not_run: Scenarios that cannot be had here, and why.
+        broken: Scenarios in which the drill itself did not work, and why.
     """
 
     command: str
@@ -49,12 +50,15 @@ class Drill:
     slo: Slo
     verdicts: Sequence[Verdict]
     not_run: Mapping[str, str]
+    broken: Mapping[str, str]
 
     @property
     def word(self) -> str:
-        """PASS, FAIL or NO VERDICT, of all scenarios together."""
+        """FAIL where any scenario failed, NO VERDICT where nothing is known of one or of all, else PASS."""
         words = {verdict.word for verdict in self.verdicts}
-        return next((word for word in ("NO VERDICT", "FAIL", "PASS") if word in words), "NO VERDICT")
+        if self.broken or not words:
+            words.add("NO VERDICT")
+        return next(word for word in ("FAIL", "NO VERDICT", "PASS") if word in words)
 
 
 def table(drill: Drill) -> str:
@@ -65,6 +69,7 @@ def table(drill: Drill) -> str:
     for verdict in drill.verdicts:
         lines += [f"{verdict.record.scenario}: {complaint}" for complaint in complaints(verdict)]
     lines += [f"{scenario}: not run: {why}" for scenario, why in drill.not_run.items()]
+    lines += [f"{scenario}: the drill itself did not work: {why}" for scenario, why in drill.broken.items()]
     return "\n".join(lines)
 
 
@@ -89,6 +94,7 @@ def as_json(drill: Drill) -> bytes:
             "slo": asdict(drill.slo),
             "scenarios": {verdict.record.scenario: _document(verdict) for verdict in drill.verdicts},
             "not_run": dict(drill.not_run),
+            "broken": dict(drill.broken),
         },
         option=orjson.OPT_INDENT_2,
     )
