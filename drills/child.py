@@ -66,7 +66,7 @@ class Child:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
                 cwd=ROOT,
-                env=_clean_environment() | (environment or {}),
+                env=_clean_environment() | dict(environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -14,7 +14,7 @@ START_S = 60.0
 """Loading the models takes three seconds on a desktop, and a good deal longer on a Raspberry Pi."""
 
 NICENESS = "10"
-"""The cloud shares the machine's cores with the gateway, which it would not in life: starting it costs seconds of CPU."""
+"""The cloud shares cores with the gateway here, which it would not in life, and starting it costs seconds of CPU."""
 
 
 class Cloud:

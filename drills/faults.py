@@ -19,7 +19,7 @@ BROWNOUT_RTT_S, BROWNOUT_JITTER_S, BROWNOUT_LOSS = 0.5, 0.05, 0.02
 UPLINK_BITS_PER_S = 1e6
 READY_WITHIN_S = 10.0
 NOTICED_WITHIN_S = 5.0
-"""A policy file's change is noticed at once, and where the file system sends no events, by looking every two seconds."""
+"""A policy file's change is noticed at once or, where the file system sends no events, by looking every two seconds."""
 
 VALID = "hybrid_router_policy_file_valid"
 

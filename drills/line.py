@@ -1,4 +1,4 @@
-"""The line between a site and its cloud: what a drill can do to it, and the line that is made of nothing but a relay."""
+"""The line between a site and its cloud: what a drill can do to it, and the line that is nothing but a relay."""
 
 from __future__ import annotations
 

@@ -49,9 +49,7 @@ def answer(query: bytes, records: Mapping[str, str]) -> bytes | None:
     if address is None:
         reply.set_rcode(dns.rcode.NXDOMAIN)
     elif question.rdtype == dns.rdatatype.A:
-        reply.answer.append(
-            dns.rrset.from_text(question.name, TTL_S, dns.rdataclass.IN, dns.rdatatype.A, address)  # type: ignore[no-untyped-call]
-        )
+        reply.answer.append(dns.rrset.from_text(question.name, TTL_S, dns.rdataclass.IN, dns.rdatatype.A, address))
     return reply.to_wire()
 
 

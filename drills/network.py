@@ -2,8 +2,8 @@
 
     site 10.213.0.1 --- 10.213.0.2 wan 10.213.0.5 --- 10.213.0.6 cloud
 
-- The link that goes down is the one beyond the router, so that the site's own link and routes stay as they are: packets
-  vanish, as they do when a WAN is cut, and nothing is refused. The router's ICMP errors are dropped for the same reason.
+- The link that goes down is the one beyond the router, so that the site's own link and routes stay as they are:
+  packets vanish, as when a WAN is cut, and nothing is refused. For the same reason the router sends no ICMP errors.
 - Nothing here touches the machine's own interfaces, routes or firewall.
 - A namespace's name holds the process that made it, and when that process began: what a killed drill left behind is
   found by that, and removed by the next one.

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from drills import faults
 from drills.lab import Lab
@@ -155,7 +156,7 @@ async def run(scenario: Scenario, lab: Lab, timing: Timing, listener: Listener, 
         await asyncio.to_thread(gateway.wait_started)
         scene = Scene(lab, gateway, timing, listener, time.monotonic(), lab.folder(scenario.name))
         for model in ("digits", "embed", "digits-cloud-only"):
-            await scene.until(lambda model=model: gateway.is_up(model, "cloud"), f"{model} was up", UP_WITHIN_S)
+            await scene.until(partial(gateway.is_up, model, "cloud"), f"{model} in the cloud was up", UP_WITHIN_S)
         wire = lab.line.wire()
         await _play(scene, scenario, demand)
         crossed = _crossed(scene, wire)
