@@ -25,6 +25,7 @@ import aiohttp
 import msgspec
 import uvloop
 
+from drills.alarm import Alarm
 from drills.load import Line, LoadSpec, Stream
 from drills.record import Sample, Sighting
 
@@ -120,15 +121,13 @@ class Sender:
         writer = asyncio.create_task(self._write())
         looker = asyncio.create_task(self._look())
         under_way: set[asyncio.Task[None]] = set()
-        with contextlib.suppress(asyncio.CancelledError):
+        with Alarm() as alarm, contextlib.suppress(asyncio.CancelledError):
             for number, (due, stream) in enumerate(dues(self._spec)):
-                wait = due - self._now()
-                if wait > 0:
-                    await asyncio.sleep(wait)
+                await alarm.at(self._spec.zero + due)
                 task = asyncio.create_task(self._ask(stream, due, f"{self._run}-{stream.name}-{number:x}"))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-            await asyncio.sleep(self._spec.begins + self._spec.seconds - self._now())
+            await alarm.at(self._spec.zero + self._spec.begins + self._spec.seconds)
         while under_way:
             await asyncio.wait(under_way)
         for task in (looker, writer):
