@@ -20,6 +20,7 @@ from app import views
 from app.codec import oip
 from app.codec.problem import ErrorDocument, oip_error, problem
 from app.front import Front
+from app.lifecycle import Lifecycle
 from app.openapi import with_inference_routes
 from app.policy_file import PolicyFile
 from router.engine import Engine
@@ -34,6 +35,7 @@ def make_api(
     policy_file: PolicyFile,
     registry: CollectorRegistry,
     front: Front,
+    lifecycle: Lifecycle,
     lifespan: Callable[[FastAPI], Any],
 ) -> FastAPI:
     """The FastAPI application behind the front."""
@@ -46,8 +48,8 @@ def make_api(
         openapi_tags=[{"name": name} for name in ("inference", "state", "health", OIP)],
     )
     _add_state_routes(api, engine, policy_file)
-    _add_health_routes(api, engine)
-    _add_oip_server_routes(api, engine)
+    _add_health_routes(api, engine, lifecycle)
+    _add_oip_server_routes(api, engine, lifecycle)
     _add_oip_model_routes(api, engine)
     _add_metrics_route(api, registry)
     for path, endpoint in (
@@ -78,7 +80,7 @@ class _Endpoint:
 def _add_state_routes(api: FastAPI, engine: Engine, policy_file: PolicyFile) -> None:
     @api.get("/status", tags=["state"], summary="The snapshot that policies see")
     async def status() -> dict[str, Any]:
-        return views.status(engine.snapshot, time.monotonic())
+        return views.status(engine, time.monotonic())
 
     @api.get("/policy", tags=["state"], summary="The policy in force, and whether the file on disk is it")
     async def policy() -> dict[str, Any]:
@@ -89,19 +91,19 @@ def _add_state_routes(api: FastAPI, engine: Engine, policy_file: PolicyFile) -> 
         return views.models(engine.deployment)
 
 
-def _add_health_routes(api: FastAPI, engine: Engine) -> None:
+def _add_health_routes(api: FastAPI, engine: Engine, lifecycle: Lifecycle) -> None:
     @api.get("/healthz", tags=["health"], summary="Whether the process is alive")
     async def healthz() -> dict[str, bool]:
         return {"live": True}
 
     @api.get("/readyz", tags=["health"], summary="Whether any model can be answered, and each by whom")
     async def readyz(response: Response) -> dict[str, Any]:
-        ready, document = views.readiness(engine.snapshot)
+        ready, document = views.readiness(engine.snapshot, lifecycle.draining)
         response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return document
 
 
-def _add_oip_server_routes(api: FastAPI, engine: Engine) -> None:
+def _add_oip_server_routes(api: FastAPI, engine: Engine, lifecycle: Lifecycle) -> None:
     tags: list[Any] = [OIP]
 
     @api.get("/v2", tags=tags, summary="Server metadata")
@@ -115,9 +117,12 @@ def _add_oip_server_routes(api: FastAPI, engine: Engine) -> None:
 
     @api.get("/v2/health/ready", tags=tags, summary="Readiness")
     async def ready() -> JSONResponse:
-        if views.readiness(engine.snapshot)[0]:
+        if views.readiness(engine.snapshot, lifecycle.draining)[0]:
             return JSONResponse({"live": True, "ready": True})
-        return JSONResponse({"error": "no model can be answered at present"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse(
+            {"error": "no model can be answered at present, or the gateway is about to stop"},
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        )
 
 
 def _add_oip_model_routes(api: FastAPI, engine: Engine) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from app import client
-from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, Settings
+from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings
 
 CLOUD_LOOK_EVERY_S = 0.2
 
@@ -40,6 +41,9 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--models-dir", type=click.Path(path_type=Path), help=f"Model files.  [default: {DEFAULT_MODELS}]"
         ),
         click.option("--policy", type=click.Path(path_type=Path), help=f"Policy file.  [default: {DEFAULT_POLICY}]"),
+        click.option(
+            "--state-dir", type=click.Path(path_type=Path), help=f"Budgets' books.  [default: {DEFAULT_STATE}]"
+        ),
         click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 8080]"),
         click.option("--host", help="Address; any but loopback needs HYBRID_ROUTER_API_KEY.  [default: 127.0.0.1]"),
     ):
@@ -84,19 +88,38 @@ def check_policy(path: Path) -> Any:
         raise click.ClickException(str(error)) from None
 
 
+@contextmanager
+def _plainly(*errors: type[Exception]) -> Iterator[None]:
+    """Says what keeps the gateway from starting in a sentence, without a traceback."""
+    from router.ledger import LedgerHeld
+
+    try:
+        yield
+    except (LedgerHeld, *errors) as error:  # type: ignore[misc]
+        raise click.ClickException(str(error)) from None
+
+
 @main.command()
 @serving_options
+@click.option(
+    "--fd", type=click.IntRange(3), help="Listen on this inherited socket instead, as systemd hands one over (3)."
+)
 def serve(**options: Any) -> None:
     """Run the gateway.
 
-    Everything can also be set in the environment, with the prefix HYBRID_ROUTER_: HOST, PORT, POLICY, MODELS_DIR,
-    API_KEY, MAX_BODY_BYTES, BODY_TIMEOUT_S, DRAIN_TIMEOUT_S. The policy file is followed while the gateway runs.
-    Needs neither the cloud nor a WAN to start. SIGTERM or Ctrl-C lets requests under way end first.
+    Everything can also be set in the environment, with the prefix HYBRID_ROUTER_: HOST, PORT, FD, POLICY, MODELS_DIR,
+    STATE_DIR, API_KEY, MAX_BODY_BYTES, BODY_TIMEOUT_S, DRAIN_NOTICE_S, DRAIN_TIMEOUT_S. The policy file is followed
+    while the gateway runs. Needs neither the cloud nor a WAN to start.
+
+    SIGTERM makes /readyz say no, then closes the door, and lets requests under way end; Ctrl-C does without the notice.
+    With --fd, connections that arrive while the gateway is restarted wait in the socket, and are answered.
     """
+    from app.server import ListenRefused
     from app.server import serve as run
 
     settings = make_settings(**options)
-    run(settings, lambda url: click.echo(f"hybrid-router listens on {url}, policy {settings.policy}"))
+    with _plainly(ListenRefused):
+        run(settings, lambda url: click.echo(f"hybrid-router listens on {url}, policy {settings.policy}"))
 
 
 @main.command()
@@ -112,7 +135,8 @@ def demo(grpc_port: int, http_port: int, metrics_port: int, **options: Any) -> N
     from app.cloud import CloudPorts
     from app.demo import run_demo
 
-    run_demo(make_settings(**options), CloudPorts(grpc_port, http_port, metrics_port), click.echo)
+    with _plainly():
+        run_demo(make_settings(**options), CloudPorts(grpc_port, http_port, metrics_port), click.echo)
 
 
 @main.command()

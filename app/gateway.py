@@ -14,26 +14,33 @@ from fastapi import FastAPI
 from app.api import make_api
 from app.auth import RequireKey
 from app.front import ASGIApp, Front
+from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
 from app.policy_file import PolicyFile
 from app.settings import Settings
 from backends.image import preprocess
 from backends.registry import backend_maker
 from router.engine import Engine
+from router.ledger import Ledger
 
 
-def make_gateway(settings: Settings) -> ASGIApp:
+def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
     """The whole service as one ASGI callable; it starts and ends with the server's lifespan."""
     metrics = Metrics()
+    ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
         make_backend=backend_maker(settings.models_dir),
         preprocess=preprocess,
         observer=metrics,
         clock=time.monotonic,
         random=random.random,
+        today=lambda: datetime.now(UTC).date(),
+        ledger=ledger,
     )
     policy_file = PolicyFile(settings.policy, engine, now=lambda: datetime.now(UTC))
-    metrics.registry.register(SnapshotCollector(lambda: engine.snapshot, lambda: policy_file.state.file_is_in_force))
+    metrics.registry.register(
+        SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -44,7 +51,7 @@ def make_gateway(settings: Settings) -> ASGIApp:
             watching.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
-    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifespan))
+    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
     if settings.api_key is not None:
         app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from router.breaker import BreakerState
 from router.errors import RouterError
+from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 from router.types import AttemptRecord, InferenceResponse, Route
 
@@ -45,6 +46,8 @@ class Metrics:
         self._fallbacks = self._counter(
             "fallbacks", "Attempts that a next one had to follow.", "model", "backend", "reason"
         )
+        self._hedges = self._counter("hedges", "Attempts that began beside another.", "model", "backend", "result")
+        self._retries = self._counter("retries", "Second attempts on a backend.", "model", "backend", "result")
         self._blocks = self._counter(
             "residency_blocks", "Attempts that the residency guard took out of a plan.", "backend", "data_class"
         )
@@ -101,7 +104,16 @@ class Metrics:
                 tried = self._tries[key] = self._try(model, record)
             tried.count(record)
             if position < len(attempts):
-                self._fallbacks.labels(model, record.backend, record.error or "").inc()
+                self._followed(model, record, attempts[position])
+
+    def _followed(self, model: str, record: AttemptRecord, by: AttemptRecord) -> None:
+        """Counts what an attempt was to the one before it: its hedge, its retry or its fallback."""
+        if by.hedged:
+            self._hedges.labels(model, by.backend, "lost" if by.error else "won").inc()
+        elif by.backend == record.backend:
+            self._retries.labels(model, by.backend, by.error or "answered").inc()
+        else:
+            self._fallbacks.labels(model, record.backend, record.error or "").inc()
 
     def _route(self, model: str, route: Route) -> tuple[Counter, Histogram]:
         outcome = "degraded" if route.degraded else "ok"
@@ -172,11 +184,18 @@ class SnapshotCollector(Collector):
 
     Args:
         snapshot: Gives the current snapshot.
+        purses: Gives the backends' budgets.
         policy_file_valid: Says whether the policy file on disk is the one in force.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], policy_file_valid: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        purses: Callable[[], Mapping[str, Purse]],
+        policy_file_valid: Callable[[], bool],
+    ) -> None:
         self._snapshot = snapshot
+        self._purses = purses
         self._policy_file_valid = policy_file_valid
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -190,6 +209,9 @@ class SnapshotCollector(Collector):
         yield _per_target("backend_up", "1 if requests may be sent.", targets, lambda t: float(t.available))
         yield _per_target("in_flight", "Calls under way.", targets, lambda t: float(t.in_flight))
         yield _per_target("usd_per_inference", "Price of a row, in dollars.", targets, lambda t: t.usd_per_inference)
+        yield _per_target("waiting", "Requests that wait for their turn.", targets, lambda t: float(t.waiting))
+        yield _per_target("concurrency_limit", "Calls that may be under way.", targets, lambda t: float(t.limit))
+        yield from _budgets(self._purses())
         yield _breaker_states(targets)
         yield _predicted(targets)
 
@@ -207,6 +229,21 @@ def _per_target(
     for target in targets:
         family.add_metric([target.model, target.backend], value(target))
     return family
+
+
+def _budgets(purses: Mapping[str, Purse]) -> Iterator[GaugeMetricFamily]:
+    left = GaugeMetricFamily(
+        "hybrid_router_budget_left_usd", "What a backend may still cost: the less of day and month.", labels=["backend"]
+    )
+    spent = GaugeMetricFamily(
+        "hybrid_router_budget_spent_usd", "What it cost so far, restarts included.", labels=["backend", "period"]
+    )
+    for backend, purse in purses.items():
+        left.add_metric([backend], purse.left_usd or 0.0)
+        spent.add_metric([backend, "day"], purse.spent_day_usd)
+        spent.add_metric([backend, "month"], purse.spent_month_usd)
+    yield left
+    yield spent
 
 
 def _breaker_states(targets: Sequence[TargetView]) -> GaugeMetricFamily:

@@ -55,6 +55,11 @@ _REQUEST = {
         "parameters": _PARAMETERS,
         "data_class": {"type": ["string", "null"], "description": "What kind of data it is; decides where it may go."},
         "deadline_ms": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600000},
+        "priority": {
+            "type": ["string", "null"],
+            "enum": ["low", "normal", "high", None],
+            "description": "Who goes first, and who is refused last, when a backend is busy.",
+        },
         "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 128},
     },
     "examples": [{"model": "digits", "inputs": {"pixels": _PIXELS}, "data_class": "phi", "deadline_ms": 250}],
@@ -125,6 +130,7 @@ _OIP_REQUEST = {
 _HEADERS = [
     {"in": "header", "name": "X-Deadline-Ms", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 600000}},
     {"in": "header", "name": "X-Data-Class", "schema": {"type": "string"}},
+    {"in": "header", "name": "X-Priority", "schema": {"enum": ["low", "normal", "high"]}},
     {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "minLength": 1, "maxLength": 128}},
 ]
 
@@ -146,6 +152,7 @@ _FAILURES = {
     413: "The body is too large.",
     415: "The body's type is not accepted.",
     422: "The image cannot be decoded.",
+    429: "Every permitted backend is busy; `Retry-After` says when to try again.",
     503: "No permitted backend can answer; `Retry-After` says when to try again.",
     504: "No permitted backend answered in time.",
 }

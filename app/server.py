@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
+import time
 from collections.abc import Callable
-from socket import socket
+from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
+from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from app.gateway import make_gateway
-from app.settings import Settings
+from app.lifecycle import Lifecycle
+from app.settings import NEEDS_KEY, Settings, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +28,16 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         announce: Told the base URL once connections are accepted.
 
     Raises:
+        ListenRefused: The descriptor that it should listen on is none, or is open to others and there is no key.
         SystemExit: It could not start; uvicorn's log says why.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # It logs every change in the policy file's folder, and would follow itself for ever if the log is kept there.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    listeners = None if settings.fd is None else [_inherited(settings)]
+    lifecycle = Lifecycle()
     config = uvicorn.Config(
-        make_gateway(settings),
+        make_gateway(settings, lifecycle),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -45,28 +52,65 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     )
     # uvicorn shuts down in order on SIGTERM, then raises it again; this lets what runs around it end in order too.
     signal.signal(signal.SIGTERM, _exit)
-    server = _AnnouncingServer(config, announce)
+    server = _Server(config, announce, lifecycle, settings.drain_notice_s)
     try:
-        server.run()
+        server.run(listeners)
     except KeyboardInterrupt:
         return
     if not server.started:
         raise SystemExit(1)
 
 
+class ListenRefused(Exception):
+    """The socket that was handed over must not, or cannot, be listened on; the message says why."""
+
+
+def _inherited(settings: Settings) -> socket:
+    """The listening socket that whoever started this process holds, so that connections outlive a restart."""
+    assert settings.fd is not None
+    try:
+        listener = socket(fileno=settings.fd)
+        host = str(listener.getsockname()[0])
+        if not listener.getsockopt(SOL_SOCKET, SO_ACCEPTCONN):
+            raise ListenRefused(f"descriptor {settings.fd} is a socket that does not listen")
+    except (OSError, IndexError) as error:
+        raise ListenRefused(f"descriptor {settings.fd} is not a listening TCP socket: {error}") from None
+    if settings.api_key is None and not is_loopback(host):
+        raise ListenRefused(f"descriptor {settings.fd} listens on {host}: {NEEDS_KEY}")
+    return listener
+
+
 def _exit(*_: object) -> None:
     raise SystemExit(0)
 
 
-class _AnnouncingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+class _Server(uvicorn.Server):
+    """Says where it listens; and on SIGTERM says that it is not ready, for a while, before it closes the door."""
+
+    def __init__(
+        self, config: uvicorn.Config, announce: Callable[[str], None], lifecycle: Lifecycle, notice_s: float
+    ) -> None:
         super().__init__(config)
         self._announce = announce
+        self._lifecycle = lifecycle
+        self._notice_s = notice_s
+        self._close_at = math.inf
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._announce(_url(self.servers[0].sockets[0].getsockname()))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM and not self._lifecycle.draining:
+            self._lifecycle.draining = True
+            self._captured_signals.append(sig)
+            self._close_at = time.monotonic() + self._notice_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or time.monotonic() >= self._close_at
 
 
 def _url(address: Any) -> str:

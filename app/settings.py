@@ -10,6 +10,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_POLICY = Path("policies/samples/default.yaml")
 DEFAULT_MODELS = Path("deploy/models")
+DEFAULT_STATE = Path("state")
+
+NEEDS_KEY = (
+    "it can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) to listen there, "
+    "or listen on 127.0.0.1"
+)
 
 
 class Settings(BaseSettings):
@@ -19,20 +25,22 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    fd: int | None = Field(None, ge=3, description="Descriptor of a listening socket to take over instead.")
     policy: Path = Field(DEFAULT_POLICY, description="The policy file.")
     models_dir: Path = Field(DEFAULT_MODELS, description="Where the policy file's model files are.")
+    state_dir: Path = Field(DEFAULT_STATE, description="Where what was spent of budgets is kept.")
     api_key: SecretStr | None = Field(None, min_length=16, description="Bearer token that clients must send.")
     max_body_bytes: int = Field(4 << 20, ge=1024, description="Larger request bodies are refused.")
     body_timeout_s: float = Field(10.0, gt=0, description="Longest that a body may take to arrive.")
+    drain_notice_s: float = Field(
+        0.5, ge=0, description="How long readiness says no before SIGTERM closes the door, so that balancers see it."
+    )
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest that requests may take to end on shutdown.")
 
     @model_validator(mode="after")
     def _locked_when_exposed(self) -> Settings:
         if self.api_key is None and not is_loopback(self.host):
-            raise ValueError(
-                f"{self.host} can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) "
-                "to listen there, or listen on 127.0.0.1"
-            )
+            raise ValueError(f"{self.host}: {NEEDS_KEY}")
         return self
 
 

@@ -18,7 +18,7 @@ def trial_problems(deployment: Deployment, models_dir: Path) -> list[str]:
 
 async def _open_and_close(deployment: Deployment, models_dir: Path) -> list[str]:
     nothing = Generation.empty()
-    generation = await open_generation(deployment, nothing, backend_maker(models_dir), time.monotonic)
+    generation = await open_generation(deployment, nothing, backend_maker(models_dir), time.monotonic, None)
     problems = generation.problems(generation.instances())
     await generation.close_all_but(nothing)
     return problems

@@ -6,13 +6,16 @@ from typing import Any
 
 from app.policy_file import PolicyFile
 from router.deployment import Deployment, ModelEntry
+from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
+from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 from router.types import TensorSpec
 
 
-def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """The snapshot that policies see. Times are milliseconds, money is dollars."""
+def status(engine: Engine, now: float) -> dict[str, Any]:
+    """The snapshot that policies see, and the budgets. Times are milliseconds, money is dollars."""
+    snapshot = engine.snapshot
     return {
         "generation": snapshot.generation,
         "snapshot_age_ms": _ms(now - snapshot.taken_at),
@@ -21,17 +24,19 @@ def status(snapshot: Snapshot, now: float) -> dict[str, Any]:
             for name, model in snapshot.models.items()
         },
         "data_classes": {name: sorted(sites) for name, sites in snapshot.sites.items()},
+        "budgets": {backend: _budget(purse) for backend, purse in engine.purses.items()},
+        "ledger_problems": list(engine.ledger_problems),
     }
 
 
-def readiness(snapshot: Snapshot) -> tuple[bool, dict[str, Any]]:
-    """Whether any model can be answered, and for each model by whom."""
+def readiness(snapshot: Snapshot, draining: bool) -> tuple[bool, dict[str, Any]]:
+    """Whether any model can be answered and the process is not about to stop, and for each model by whom."""
     models = {
         name: [target.backend for target in model.targets if target.available]
         for name, model in snapshot.models.items()
     }
-    ready = any(models.values())
-    return ready, {"ready": ready, "models": models}
+    ready = any(models.values()) and not draining
+    return ready, {"ready": ready, "draining": draining, "models": models}
 
 
 def policy(policy_file: PolicyFile, generation: int) -> dict[str, Any]:
@@ -80,9 +85,22 @@ def _target(target: TargetView, now: float) -> dict[str, Any]:
         "problem": target.problem or None,
         "retry_in_ms": None if target.available else _ms(max(0.0, target.retry_at - now)),
         "in_flight": target.in_flight,
+        "waiting": target.waiting,
+        "limit": target.limit,
         "latency": _latency(target.latency) if target.latency else None,
         "usd_per_million": round(target.usd_per_inference * 1e6, 6),
         "egress_usd_per_gb": round(target.usd_per_byte_out * 1e9, 6),
+    }
+
+
+def _budget(purse: Purse) -> dict[str, Any]:
+    return {
+        "usd_per_day": purse.budget.usd_per_day,
+        "usd_per_month": purse.budget.usd_per_month,
+        "when_spent": purse.budget.when_spent,
+        "spent_day_usd": purse.spent_day_usd,
+        "spent_month_usd": purse.spent_month_usd,
+        "left_usd": purse.left_usd,
     }
 
 

@@ -14,15 +14,14 @@ from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from backends.oip import bytes_tensor
+from backends.triton_channel import TritonChannel, seconds_until
 from backends.triton_messages import Served, declared_outputs, infer_request, translated
 from router.errors import BackendRejectedInput, BackendUnavailable
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, ModelSpec, Reply, Tensor, Tensors, row_count
-
-MAX_MESSAGE_BYTES = 64 << 20
 
 MAX_BATCHES_AT_ONCE = 16
 """Requests that a large batch is sent as at a time: enough to keep a server's own batching busy."""
@@ -32,19 +31,6 @@ MAX_BATCHES = 256
 
 RENEW_AFTER = 3
 """Probes in a row that find nobody there before the channel is replaced."""
-
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # gRPC's default backs off up to two minutes, and would stay away that long after the WAN is back.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Also how long one attempt to connect may take: several round trips with TLS.
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    # Subchannels are shared across the process otherwise, and a new channel would inherit a stuck connection.
-    ("grpc.use_local_subchannel_pool", 1),
-    # No keepalive pings: the probes carry data more often than any ping would, and servers strike eager pings.
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,44 +98,19 @@ class TritonBackend:
     Variant: ClassVar[type] = TritonVariant
 
     def __init__(self, options: TritonOptions, context: BackendContext) -> None:
-        self._options = options
-        self._channel: grpc.aio.Channel | None = None
-        self._retired: grpc.aio.Channel | None = None
-        self.stub: Any = None
+        self._url = options.url
+        self._channel: TritonChannel | None = None
 
     async def open(self, model: ModelSpec, variant: TritonVariant) -> TritonServable:
         """Makes the channel, which connects when it is first used: no network is needed to open."""
-        if self.stub is None:
-            self._connect()
-        return TritonServable(self, model, variant)
-
-    async def renew(self, stub: Any) -> None:
-        """Replaces the channel that `stub` uses, unless that was done already.
-
-        A channel can be stuck on a connection that nobody answers any more, for as long as the kernel keeps trying.
-        What is under way on it may still end; it is closed with the next renewal.
-        """
-        if stub is not self.stub:
-            return
-        before, self._retired = self._retired, self._channel
-        self._connect()
-        if before is not None:
-            await before.close()
+        if self._channel is None:
+            self._channel = TritonChannel(self._url)
+        return TritonServable(self._channel, model, variant)
 
     async def close(self) -> None:
         """Closes the channel."""
-        for channel in (self._channel, self._retired):
-            if channel is not None:
-                await channel.close()
-
-    def _connect(self) -> None:
-        target = urlsplit(self._options.url).netloc
-        if self._options.url.startswith("grpcs:"):
-            credentials = grpc.ssl_channel_credentials()
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        if self._channel is not None:
+            await self._channel.close()
 
 
 class TritonServable:
@@ -160,8 +121,8 @@ class TritonServable:
     time that passed here is the network's. Until there are such means, all but the round trip counts as compute.
     """
 
-    def __init__(self, backend: TritonBackend, model: ModelSpec, variant: TritonVariant) -> None:
-        self._backend = backend
+    def __init__(self, channel: TritonChannel, model: ModelSpec, variant: TritonVariant) -> None:
+        self._channel = channel
         self._model = model
         self._variant = variant
         names = (variant.name, *([variant.encoded_image.name] if variant.encoded_image else []))
@@ -197,7 +158,7 @@ class TritonServable:
         A synthetic probe reads how many rows the server takes at a time, and makes an inference on zeros. When several
         in a row find nobody there, the channel is replaced.
         """
-        stub = self._backend.stub
+        stub = self._channel.stub
         try:
             if synthetic:
                 await self._read_config(stub, deadline)
@@ -207,7 +168,7 @@ class TritonServable:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 self._failed_probes += 1
                 if self._failed_probes % RENEW_AFTER == 0:
-                    await self._backend.renew(stub)
+                    await self._channel.renew(stub)
             raise translated(error, self._variant.label) from error
         self._failed_probes = 0
         return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
@@ -225,18 +186,18 @@ class TritonServable:
     async def _check_ready(self, stub: Any, deadline: float) -> None:
         started = time.monotonic()
         request = service_pb2.ModelReadyRequest(name=self._variant.name, version=self._variant.version)
-        ready = await stub.ModelReady(request, timeout=_until(deadline))
+        ready = await stub.ModelReady(request, timeout=seconds_until(deadline))
         if not ready.ready:
             raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
         self._rtt_s = time.monotonic() - started
 
     async def _read_statistics(self, stub: Any, name: str, served: Served, deadline: float) -> None:
         request = service_pb2.ModelStatisticsRequest(name=name)
-        served.learn(await stub.ModelStatistics(request, timeout=_until(deadline)))
+        served.learn(await stub.ModelStatistics(request, timeout=seconds_until(deadline)))
 
     async def _read_config(self, stub: Any, deadline: float) -> None:
         request = service_pb2.ModelConfigRequest(name=self._variant.name, version=self._variant.version)
-        answer = await stub.ModelConfig(request, timeout=_until(deadline))
+        answer = await stub.ModelConfig(request, timeout=seconds_until(deadline))
         self._max_rows = answer.config.max_batch_size
 
     async def close(self) -> None:
@@ -269,22 +230,17 @@ class TritonServable:
             return await self._ask(call, tensors, deadline)
 
     async def _ask(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
-        seconds = _until(deadline)
+        seconds = seconds_until(deadline)
         if isinstance(call.payload, EncodedImage):
             assert self._variant.encoded_image is not None, "takes_image is False"
             request = infer_request(call, self._variant.encoded_image.name, "", tensors, seconds)
         else:
             request = infer_request(call, self._variant.name, self._variant.version, tensors, seconds)
         try:
-            response = await self._backend.stub.ModelInfer(request, timeout=seconds)
+            response = await self._channel.infer(request, deadline)
         except grpc.aio.AioRpcError as error:
             raise translated(error, self._variant.label) from error
         return declared_outputs(response, self._model, self._variant.label)
-
-
-def _until(deadline: float) -> float:
-    """Seconds from now, never negative."""
-    return max(0.0, deadline - time.monotonic())
 
 
 def first(group: BaseExceptionGroup[Any]) -> Any:

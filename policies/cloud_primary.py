@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.hedge import Hedge
 from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
 from router.plan import Plan
 from router.ports import Policy
@@ -13,7 +14,13 @@ from router.types import Facts
 
 @dataclass(frozen=True, slots=True)
 class CloudPrimary(Policy):
-    """Asks the cloud; falls back to the device, whose answers are marked as degraded. Has no options."""
+    """Asks the cloud; falls back to the device, whose answers are marked as degraded.
+
+    Args:
+        hedge: When the device starts beside a cloud that has not answered yet; without it, only after the cloud failed.
+    """
+
+    hedge: Hedge | None = None
 
     def plan(self, facts: Facts, snapshot: Snapshot) -> Plan:
         """Orders remote targets before local ones and marks the local ones as degraded."""
@@ -21,7 +28,7 @@ class CloudPrimary(Policy):
         candidates = snapshot.candidates(facts)
         local, remote = map(up, split_by_site(candidates))
         attempts = (
-            *(attempt(target, facts, model) for target in remote),
+            *(attempt(target, facts, model, hedge=self.hedge) for target in remote),
             *(attempt(target, facts, model, degraded=True) for target in local),
         )
         if not attempts:

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from policies.document import Document, Path, Problem
 from policies.schema import BackendSection, ImageSection, ModelSection, PolicyFile, TensorSection
-from router.deployment import ANY, BackendEntry, Deployment, ModelEntry, RouteRule
+from router.budget import Budget
+from router.deployment import ANY, BackendEntry, Deployment, ModelEntry, RouteRule, Shares
 from router.ports import Policy
 from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
 from router.types import ON_PREMISES, UNCLASSIFIED, ImageSpec, ModelSpec, TensorSpec
@@ -52,6 +53,8 @@ class _Loader:
             policies={name: policy for name, policy in policies.items() if policy},
             routes=tuple(RouteRule(route.model, route.data_class, route.policy) for route in file.routes),
             residency=residency,
+            budgets=self._budgets(file),
+            shares=Shares(**file.shares.model_dump()),
         )
         self._check_routes(file, deployment)
         if self._problems:
@@ -151,6 +154,14 @@ class _Loader:
         return {
             data_class: None if section.sites is None else frozenset(section.sites)
             for data_class, section in file.residency.items()
+        }
+
+    def _budgets(self, file: PolicyFile) -> dict[str, Budget]:
+        for name in file.budgets:
+            self._known(name, file.backends, ("budgets", name), "backend")
+        return {
+            name: Budget(section.usd_per_day, section.usd_per_month, section.when_spent)
+            for name, section in file.budgets.items()
         }
 
     def _check_routes(self, file: PolicyFile, deployment: Deployment) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+from policies.hedge import Hedge, hedge_after
 from router.plan import AcceptIf, Attempt
 from router.snapshot import ModelView, TargetView
 from router.types import Facts
@@ -31,16 +33,23 @@ def attempt(
     stages_here: bool = False,
     accept_if: AcceptIf | None = None,
     degraded: bool = False,
+    hedge: Hedge | None = None,
 ) -> Attempt:
     """An attempt on this target. Image stages run here where they must, or where `stages_here` says so."""
     stage = facts.encoded_image and (stages_here or not target.takes_image)
     stages = model.image.names if stage and model.image else ()
-    return Attempt(target.backend, target.variant, stages, accept_if, degraded)
+    return Attempt(target.backend, target.variant, stages, accept_if, degraded, hedge_after(hedge, target, facts))
 
 
 def why_down(targets: Sequence[TargetView]) -> str:
     """What is wrong with those that are not available, in words; empty if all are."""
-    return "; ".join(f"{target.backend} is down ({target.problem})" for target in targets if not target.available)
+    return "; ".join(
+        f"{target.backend} is not asked ({target.problem})"
+        if target.spent
+        else f"{target.backend} is down ({target.problem})"
+        for target in targets
+        if not target.available
+    )
 
 
 def why_not_elsewhere(targets: Sequence[TargetView], facts: Facts, model: ModelView) -> str:
@@ -70,3 +79,25 @@ def predicted(target: TargetView, facts: Facts) -> str:
     if target.latency is None:
         return f"{target.backend}'s P95 is not known yet"
     return f"{target.backend}'s predicted P95 is {target.latency.p95(facts.payload_bytes) * 1000:.1f} ms"
+
+
+def seconds(target: TargetView, facts: Facts) -> float:
+    """Its predicted median for this payload; infinite where nothing is known, so that it comes last."""
+    return target.latency.p50(facts.payload_bytes) if target.latency is not None else math.inf
+
+
+def usd(target: TargetView, facts: Facts) -> float:
+    """What one row costs there, and sending this payload."""
+    return target.usd_per_inference + (0.0 if target.local else facts.payload_bytes * target.usd_per_byte_out)
+
+
+FEW_SAMPLES = 10
+"""Below so many samples in a minute an estimate is worth a look at the real thing."""
+
+
+def another_order(order: Sequence[TargetView]) -> list[TargetView]:
+    """The order in which the first of those behind that is hardly known comes first; empty if all are known well."""
+    for target in order[1:]:
+        if target.latency is None or target.latency.samples < FEW_SAMPLES:
+            return [target, *(other for other in order if other is not target)]
+    return []

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from router.deployment import Shares
 from router.pricing import DevicePrice, NodePrice, Price
 from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
 from router.stages import Decode, Grayscale, Normalize, Resize
@@ -13,6 +14,8 @@ from router.types import DTYPES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Milliseconds = Annotated[float, Field(gt=0, le=600_000)]
+Dollars = Annotated[float, Field(ge=0, le=1e9)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -106,6 +109,35 @@ class ResidencySection(Section):
     sites: list[str] | None = Field(None, description="The only sites it may go to; without it, any.")
 
 
+class BudgetSection(Section):
+    """What a backend may cost. Days and months are UTC's; what was spent outlives restarts."""
+
+    usd_per_day: Dollars | None = Field(None, description="Dollars in one day; without it, no daily limit.")
+    usd_per_month: Dollars | None = Field(None, description="Dollars in one calendar month; without it, no limit.")
+    when_spent: Literal["local-only", "warn"] = Field(
+        "local-only", description="local-only: the backend is not asked any more; warn: a metric says so, no more."
+    )
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> BudgetSection:
+        if self.usd_per_day is None and self.usd_per_month is None:
+            raise ValueError("give usd_per_day, usd_per_month or both")
+        return self
+
+
+_SHARES = Shares()
+
+
+class SharesSection(Section):
+    """How much may be sent on top of the traffic, in requests per request."""
+
+    hedges: Share = Field(_SHARES.hedges, description="Second attempts that start before the first has ended.")
+    retries: Share = Field(_SHARES.retries, description="Second attempts on a backend that could not be reached.")
+    explorations: Share = Field(
+        _SHARES.explorations, description="Requests that take a plan's other order, so that estimates stay fresh."
+    )
+
+
 class PolicyFile(Section):
     """The policy file of a hybrid router: which backends there are, what runs where, and who decides."""
 
@@ -115,6 +147,8 @@ class PolicyFile(Section):
     policies: dict[Name, PolicySection] = Field(min_length=1)
     routes: list[RouteSection] = Field(min_length=1)
     residency: dict[Name, ResidencySection] = Field(default_factory=dict)
+    budgets: dict[Name, BudgetSection] = Field(default_factory=dict)
+    shares: SharesSection = SharesSection()
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 Invariants:
 - CLOSED admits every request; OPEN and HALF_OPEN admit none: only synthetic probes test a backend that failed.
-- It opens after `ATTEMPTS_TO_OPEN` dropped attempts with no successful attempt between them, and after
-  `CHECKS_TO_OPEN` failed probes with no successful probe between them. Neither excuses the other: a server can be ready
+- It opens after `ATTEMPTS_TO_OPEN` dropped attempts with no successful attempt between them; when `RATE_TO_OPEN` of the
+  latest attempts (at most `RATE_WINDOW`, at least `RATE_LEAST`, of the last `RATE_SPAN_S`) were dropped; and after
+  `CHECKS_TO_OPEN` failed probes with no successful probe between them. None excuses another: a server can be ready
   and still answer wrongly.
+- An attempt that missed its cut-off was dropped: slow counts as failed. One that its caller gave too little time is
+  ignored; who calls this decides which it was.
 - `Outcome.IGNORE` changes nothing.
 - While it is open, the wait before the next probe doubles with each failed probe up to `LONGEST_WAIT_S`, and is
   spread by up to a fifth so that a fleet does not probe in step.
@@ -13,16 +16,24 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 
 from router.errors import Outcome
 
 ATTEMPTS_TO_OPEN = 3
 CHECKS_TO_OPEN = 2
-CHECK_INTERVAL_S = 0.5
-RECHECK_INTERVAL_S = 0.1
+RATE_TO_OPEN = 0.5
+RATE_LEAST = 20
+RATE_WINDOW = 100
+RATE_SPAN_S = 10.0
+CHECK_INTERVAL_S = 0.25
+"""Seconds between a good probe and the next. Two that go unanswered in turn are noticed within a second."""
+
 FIRST_WAIT_S = 0.25
-LONGEST_WAIT_S = 1.5
+LONGEST_WAIT_S = 1.0
+"""A backend that was away for hours is back within three seconds all the same: this wait, and the probe."""
+
 SPREAD = 0.2
 
 
@@ -37,7 +48,16 @@ class BreakerState(Enum):
 class Breaker:
     """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried."""
 
-    __slots__ = ("_failed_attempts", "_failed_checks", "_failed_probes", "_next_probe_at", "reason", "state")
+    __slots__ = (
+        "_dropped",
+        "_failed_attempts",
+        "_failed_checks",
+        "_failed_probes",
+        "_latest",
+        "_next_probe_at",
+        "reason",
+        "state",
+    )
 
     def __init__(self, now: float) -> None:
         self.state = BreakerState.OPEN
@@ -45,6 +65,8 @@ class Breaker:
         self._failed_attempts = 0
         self._failed_checks = 0
         self._failed_probes = 0
+        self._latest: deque[tuple[float, bool]] = deque()
+        self._dropped = 0
         self._next_probe_at = now
 
     @property
@@ -59,12 +81,17 @@ class Breaker:
 
     def attempt_ended(self, outcome: Outcome, now: float, reason: str = "") -> None:
         """Learns how a user's attempt ended; `reason` says what went wrong with a dropped one."""
-        if outcome is Outcome.SUCCESS:
+        if outcome is Outcome.IGNORE or self.state is not BreakerState.CLOSED:
+            return
+        dropped = outcome is Outcome.DROPPED
+        self._remember(now, dropped)
+        if not dropped:
             self._failed_attempts = 0
-        elif outcome is Outcome.DROPPED and self.state is BreakerState.CLOSED:
-            self._failed_attempts += 1
-            if self._failed_attempts >= ATTEMPTS_TO_OPEN:
-                self._open(now, reason)
+            return
+        self._failed_attempts += 1
+        too_many = len(self._latest) >= RATE_LEAST and self._dropped >= RATE_TO_OPEN * len(self._latest)
+        if too_many or self._failed_attempts >= ATTEMPTS_TO_OPEN:
+            self._open(now, reason)
 
     def begin_probe(self) -> bool:
         """Marks a probe as under way. Returns whether it has to be a synthetic inference."""
@@ -82,6 +109,8 @@ class Breaker:
             self.reason = ""
             self._failed_attempts = 0
             self._failed_probes = 0
+            self._latest.clear()
+            self._dropped = 0
         self._failed_checks = 0
         self._next_probe_at = now + CHECK_INTERVAL_S
 
@@ -89,7 +118,7 @@ class Breaker:
         """Learns that the probe failed, and why. `random` in [0, 1) spreads the next one."""
         if self.state is BreakerState.CLOSED:
             self._failed_checks += 1
-            self._next_probe_at = now + RECHECK_INTERVAL_S
+            self._next_probe_at = now
             if self._failed_checks >= CHECKS_TO_OPEN:
                 self._open(now, reason)
             return
@@ -98,6 +127,13 @@ class Breaker:
         wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._failed_probes)
         self._failed_probes = min(self._failed_probes + 1, 16)
         self._next_probe_at = now + wait * (1.0 - SPREAD * random)
+
+    def _remember(self, now: float, dropped: bool) -> None:
+        latest = self._latest
+        latest.append((now, dropped))
+        self._dropped += dropped
+        while len(latest) > RATE_WINDOW or latest[0][0] < now - RATE_SPAN_S:
+            self._dropped -= latest.popleft()[1]
 
     def _open(self, now: float, reason: str) -> None:
         self.state = BreakerState.OPEN

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from router.budget import Budget
 from router.ports import Policy, VariantOptions
 from router.pricing import Price
 from router.types import UNCLASSIFIED, ModelSpec
@@ -57,6 +58,21 @@ class RouteRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """How much may be sent on top of the traffic, in requests per request.
+
+    Args:
+        hedges: Second attempts that start before the first has ended.
+        retries: Second attempts on a backend that could not be reached.
+        explorations: Requests that take a plan's other order, so that its estimates stay fresh.
+    """
+
+    hedges: float = 0.1
+    retries: float = 0.1
+    explorations: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """Everything that a policy file decides.
 
@@ -66,6 +82,8 @@ class Deployment:
         policies: By name.
         routes: In order; the first that matches wins.
         residency: For each known data class the sites where it may go, or None for any.
+        budgets: What backends may cost, by their names.
+        shares: How much may be sent on top of the traffic.
     """
 
     backends: Mapping[str, BackendEntry]
@@ -73,6 +91,8 @@ class Deployment:
     policies: Mapping[str, Policy]
     routes: tuple[RouteRule, ...]
     residency: Mapping[str, frozenset[str] | None]
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    shares: Shares = Shares()
 
     def route(self, model: str, data_class: str) -> str | None:
         """Name of the policy for this model and data class, or None where no rule matches."""

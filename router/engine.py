@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 
 from router import guard
-from router.deployment import BackendEntry, Deployment, ModelEntry
+from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
 from router.errors import (
     InternalError,
     InvalidField,
@@ -20,11 +21,13 @@ from router.errors import (
     RouterError,
     UnknownModel,
 )
-from router.execution import Answer, Execution, Step
+from router.execution import Answer, Execution, Step, new_extras
 from router.generation import Generation, World, open_generation
 from router.instance import Instance
-from router.plan import Plan, with_reserves
+from router.ledger import Ledger
+from router.plan import Plan, foreseen
 from router.ports import Backend, Observer, Preprocess
+from router.purse import Purse, Purses
 from router.snapshot import Snapshot
 from router.types import (
     UNCLASSIFIED,
@@ -38,8 +41,11 @@ from router.types import (
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_INTERVAL_S = 0.25
+SNAPSHOT_INTERVAL_S = 0.1
 """How old the numbers that a policy sees may be; state flips are seen at once."""
+
+RETRY_WHEN_SPENT_S = 60.0
+"""When to come back to a backend whose budget is spent: a new day or an edit of the policy file may have helped."""
 
 FIRST_PROBES_S = 0.5
 """How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
@@ -58,6 +64,7 @@ class Prepared:
         model: The model.
         plan: The plan.
         steps: Its attempts with their targets.
+        explore: The steps of its other order, or empty.
         blocked: Backends that the residency guard took out of it.
     """
 
@@ -65,6 +72,7 @@ class Prepared:
     model: ModelEntry
     plan: Plan
     steps: tuple[Step, ...]
+    explore: tuple[Step, ...]
     blocked: tuple[str, ...]
 
 
@@ -79,6 +87,8 @@ class Engine:
         observer: Learns what happened.
         clock: Gives monotonic seconds.
         random: Gives numbers in [0, 1).
+        today: Gives the date, UTC, which budgets are counted by.
+        ledger: Keeps what was spent of them.
     """
 
     def __init__(
@@ -89,14 +99,19 @@ class Engine:
         observer: Observer,
         clock: Callable[[], float],
         random: Callable[[], float],
+        today: Callable[[], date],
+        ledger: Ledger,
     ) -> None:
         self._make_backend = make_backend
         self._preprocess = preprocess
         self._observer = observer
         self._clock = clock
         self._random = random
+        self._purses = Purses(ledger, today)
+        self._extras = new_extras(Shares())
         self._world = World.empty()
         self._plans: dict[Facts, Prepared] = {}
+        self._incumbents: dict[Facts, str] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._probes: dict[Instance, asyncio.Task[None]] = {}
         self._retiring: asyncio.Task[None] | None = None
@@ -106,11 +121,14 @@ class Engine:
         """Keeps snapshot and probes going; on the way out closes whatever is open."""
         async with asyncio.TaskGroup() as self._tasks:
             ticking = self._tasks.create_task(self._tick(), name="snapshot")
+            syncing = self._tasks.create_task(self._purses.ledger.keep_synced(), name="ledger")
             try:
                 yield
             finally:
                 ticking.cancel()
                 await self._retire(self._world.generation, Generation.empty(), self._retiring)
+                syncing.cancel()
+                self._purses.ledger.close()
 
     async def adopt(self, deployment: Deployment, *, must_open: bool) -> None:
         """Puts a deployment in force, between two requests.
@@ -127,7 +145,7 @@ class Engine:
             DeploymentRefused: With a sentence for each model that cannot be opened.
         """
         before = self._world.generation
-        generation = await open_generation(deployment, before, self._make_backend, self._clock)
+        generation = await open_generation(deployment, before, self._make_backend, self._clock, self._purses)
         fresh = generation.instances() - before.instances()
         problems = generation.problems(fresh)
         if must_open and problems:
@@ -140,8 +158,9 @@ class Engine:
         }
         if first:
             await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
-        self._world = World.of(generation, self._clock())
-        self._plans = {}
+        self._extras = new_extras(deployment.shares)
+        self._incumbents = {}
+        self._replace(World.of(generation, self._clock()))
         for instance, probing in first.items():
             self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")
         self._retiring = self._tasks.create_task(self._retire(before, generation, self._retiring), name="retire")
@@ -150,6 +169,16 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """What policies see at present."""
         return self._world.snapshot
+
+    @property
+    def ledger_problems(self) -> Sequence[str]:
+        """What is wrong with the books of what was spent, as sentences."""
+        return self._purses.ledger.problems
+
+    @property
+    def purses(self) -> Mapping[str, Purse]:
+        """The backends' budgets and what was spent of them, by name."""
+        return self._world.generation.purses
 
     @property
     def deployment(self) -> Deployment:
@@ -222,12 +251,14 @@ class Engine:
         for backend in prepared.blocked:
             self._observer.residency_blocked(backend, request.data_class)
         deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
-        execution = Execution(request, prepared.model.spec, deadline, self._clock, self._preprocess)
+        self._extras.deposit()
+        execution = Execution(request, prepared.model.spec, deadline, self._clock, self._preprocess, self._extras)
         try:
             with self._world.generation.leases:
                 if not prepared.steps:
                     raise self._refusal(prepared, request.data_class)
-                answer = await execution.run(prepared.steps)
+                explores = prepared.explore and self._extras.explorations.withdraw()
+                answer = await execution.run(prepared.explore if explores else prepared.steps)
         except RouterError as error:
             self._observer.failed(request.model, prepared.policy, error, execution.attempts)
             raise
@@ -250,8 +281,15 @@ class Engine:
         """Brings the snapshot up to date; plans made against the old one are forgotten."""
         world = self._world.refreshed(self._clock())
         if world is not self._world:
-            self._world = world
-            self._plans = {}
+            self._replace(world)
+
+    def _replace(self, world: World) -> None:
+        """Puts a newer world in the place of the old one, whose plans are forgotten but for whom they put first."""
+        for facts, prepared in self._plans.items():
+            if prepared.steps:
+                self._incumbents[facts] = prepared.steps[0][0].backend
+        self._plans = {}
+        self._world = world.remembering(self._incumbents)
 
     def _respond(
         self, request: InferenceRequest, prepared: Prepared, execution: Execution, answer: Answer
@@ -273,16 +311,20 @@ class Engine:
         name = deployment.route(facts.model, facts.data_class)
         if name is None:
             plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
-            return Prepared("none", deployment.models[facts.model], plan, (), ())
+            return Prepared("none", deployment.models[facts.model], plan, (), (), ())
         try:
             wished = deployment.policies[name].plan(facts, world.snapshot)
         except Exception:
             log.exception("policy %s failed", name)
             raise InternalError(f"Policy {name!r} failed; the gateway's log has the details.") from None
         plan, blocked = guard.permit(wished, facts, world.snapshot)
-        plan = with_reserves(plan, facts, world.snapshot)
-        steps = tuple((attempt, world.generation.targets[facts.model, attempt.backend]) for attempt in plan.attempts)
-        return Prepared(name, deployment.models[facts.model], plan, steps, blocked)
+        plan = foreseen(plan, facts, world.snapshot)
+        targets = world.generation.targets
+        steps, explore = (
+            tuple((attempt, targets[facts.model, attempt.backend]) for attempt in order)
+            for order in (plan.attempts, plan.explore)
+        )
+        return Prepared(name, deployment.models[facts.model], plan, steps, explore, blocked)
 
     def _refusal(self, prepared: Prepared, data_class: str) -> RouterError:
         model = prepared.model.spec.name
@@ -295,7 +337,9 @@ class Engine:
                 f"Data of class {data_class!r} may go to {sites} only, and {model} has no backend there. "
                 "Give the model a variant on such a site, or send the request without what makes it so."
             )
-        retry_after = max(0.0, min(target.retry_at for target in candidates) - self._clock())
+        retry_after = min(
+            RETRY_WHEN_SPENT_S if target.spent else max(0.0, target.retry_at - self._clock()) for target in candidates
+        )
         return NoBackendAvailable(f"{model}: {prepared.plan.reason}.", retry_after_s=retry_after)
 
     async def _tick(self) -> None:

@@ -151,3 +151,17 @@ class BackendRejectedInput(BackendError):
 
     code, title, http_status, grpc_code = "input-rejected", "Input rejected", 400, "INVALID_ARGUMENT"
     outcome = Outcome.IGNORE
+
+
+class BudgetSpent(BackendError):
+    """The budget that the policy file gives the backend has nothing left: no sign of ill health."""
+
+    code, title, http_status, grpc_code = "budget-spent", "Budget spent", 503, "UNAVAILABLE"
+    outcome = Outcome.IGNORE
+
+
+class Overloaded(BackendError):
+    """The backend has as much to do as it can, or the request's turn would come too late: it was not asked."""
+
+    code, title, http_status, grpc_code = "overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"
+    outcome = Outcome.IGNORE

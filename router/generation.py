@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from router.deployment import BackendEntry, Deployment
 from router.errors import BackendError
 from router.instance import Instance, Target, open_instance
 from router.ports import Backend
+from router.purse import Purse, Purses
 from router.snapshot import ModelView, Snapshot, TargetView
+from router.types import Facts
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Generation:
         deployment: What the file says.
         backends: The backends that it names.
         targets: Every model on every backend that has it, by model and backend.
+        purses: What backends may still cost, of those that have a budget.
         leases: The requests that use it.
     """
 
@@ -56,12 +59,13 @@ class Generation:
     deployment: Deployment
     backends: dict[str, Backend]
     targets: dict[tuple[str, str], Target]
+    purses: dict[str, Purse]
     leases: Leases
 
     @staticmethod
     def empty() -> Generation:
         """The generation before the first."""
-        return Generation(0, Deployment({}, {}, {}, (), {}), {}, {}, Leases())
+        return Generation(0, Deployment({}, {}, {}, (), {}), {}, {}, {}, Leases())
 
     def instances(self) -> set[Instance]:
         """All opened models."""
@@ -94,8 +98,12 @@ async def open_generation(
     before: Generation,
     make_backend: Callable[[BackendEntry], Backend],
     clock: Callable[[], float],
+    purses: Purses | None,
 ) -> Generation:
-    """Opens what a deployment names, taking over from the generation before what did not change."""
+    """Opens what a deployment names, taking over from the generation before what did not change.
+
+    Without purses nothing is charged: for a trial, which asks nobody anything.
+    """
     backends = {
         name: _take_over(name, entry, before) or make_backend(entry) for name, entry in deployment.backends.items()
     }
@@ -107,8 +115,12 @@ async def open_generation(
             for model, entry in deployment.models.items()
             for backend in entry.variants
         }
-    targets = {key: Target(key[1], deployment.backends[key[1]], task.result()) for key, task in tasks.items()}
-    return Generation(before.number + 1, deployment, backends, targets, Leases())
+    purse_of = {name: purses.of(name, budget) for name, budget in deployment.budgets.items()} if purses else {}
+    targets = {
+        (model, name): Target(name, deployment.backends[name], task.result(), purse_of.get(name))
+        for (model, name), task in tasks.items()
+    }
+    return Generation(before.number + 1, deployment, backends, targets, purse_of, Leases())
 
 
 def _take_over(name: str, entry: BackendEntry, before: Generation) -> Backend | None:
@@ -150,6 +162,10 @@ class World:
         models = {name: _model_view(deployment, name, targets) for name in deployment.models}
         sites = {name: deployment.sites(name) for name in deployment.data_classes()}
         return World(generation, Snapshot(generation.number, now, models, targets, sites))
+
+    def remembering(self, incumbents: Mapping[Facts, str]) -> World:
+        """The same world, with who stood first in the latest plans."""
+        return World(self.generation, replace(self.snapshot, incumbents=dict(incumbents)))
 
     def refreshed(self, now: float) -> World:
         """The world now; itself, if nothing happened since."""

@@ -24,15 +24,18 @@ def permit(plan: Plan, facts: Facts, snapshot: Snapshot) -> tuple[Plan, tuple[st
         The plan that may be carried out, and the names of the backends that were dropped.
     """
     candidates = {target.backend: target for target in snapshot.candidates(facts)}
-    kept: list[Attempt] = []
     blocked: list[str] = []
-    for attempt in plan.attempts:
+
+    def may(attempt: Attempt) -> bool:
         target = candidates.get(attempt.backend)
-        if target and (attempt.stages or target.takes_image or not facts.encoded_image):
-            kept.append(attempt)
-        else:
+        permitted = target is not None and bool(attempt.stages or target.takes_image or not facts.encoded_image)
+        if not permitted:
             blocked.append(attempt.backend)
+        return permitted
+
+    attempts, explore = (tuple(filter(may, order)) for order in (plan.attempts, plan.explore))
     if not blocked:
         return plan, ()
-    reason = f"{plan.reason}; {', '.join(blocked)} left out, not permitted with data class {facts.data_class!r}"
-    return replace(plan, attempts=tuple(kept), reason=reason), tuple(blocked)
+    names = tuple(dict.fromkeys(blocked))
+    reason = f"{plan.reason}; {', '.join(names)} left out, not permitted with data class {facts.data_class!r}"
+    return replace(plan, attempts=attempts, explore=explore, reason=reason), names

@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from router.admission import Admission
 from router.breaker import Breaker
 from router.deployment import BackendEntry
-from router.errors import BackendError, BackendTimeout, BackendUnavailable, Outcome, RouterError
+from router.errors import BackendError, BackendTimeout, BackendUnavailable, BudgetSpent, Outcome, RouterError
 from router.latency import LatencyEstimator
+from router.limit import ConcurrencyLimit
 from router.ports import Backend, Servable, VariantOptions, synthetic_call
+from router.purse import Purse
 from router.snapshot import TargetView
 from router.types import ON_PREMISES, AttemptRecord, ModelSpec
 
@@ -20,14 +23,23 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_S = 120.0
 """A large model on a slow card takes long to load; this only ends what will never end."""
 
-PROBE_TIMEOUT_S = 0.5
+PROBE_TIMEOUT_S = 0.3
 """A backend that does not say within this time that it is ready is as good as gone."""
 
+USUAL_ROUND_TRIPS = 3
+"""One whose round trip is long gets so many of them instead."""
+
 CONNECT_TIMEOUT_S = 1.0
-"""The same where there may be no connection yet, which takes several round trips."""
+"""The same where there may be no connection yet, which takes several round trips; nobody gets longer."""
+
+MOST_WAITING = 256
+"""Requests that may wait for their turn on one model of one backend."""
 
 SYNTHETIC_TIMEOUT_S = 5.0
 """A made-up inference may take as long as a large model needs."""
+
+CANCELLED = "cancelled"
+"""How a record names the end of a call that was not waited for."""
 
 PROBE_SLACK_S = 0.1
 """The backend's own deadline comes first, so that it learns of its failure rather than being cancelled."""
@@ -58,8 +70,9 @@ class Instance:
         self.servable = servable
         self.breaker = Breaker(now)
         self.latency = LatencyEstimator()
-        self.in_flight = 0
+        self.admission = Admission(ConcurrencyLimit(), MOST_WAITING)
         self.unsettled = True
+        self._asked_at: float | None = None
 
     def serves(self, backend: Backend, model: ModelSpec, variant: VariantOptions) -> bool:
         """Whether it is what a policy file asks for, so that it can be kept, connection, health and all."""
@@ -67,8 +80,10 @@ class Instance:
 
     def settle(self, now: float) -> None:
         """Brings the prediction up to date, so that a view of it is true until it is `unsettled` again."""
+        if self._asked_at is not None:
+            self.latency.unanswered_for(now - self._asked_at)
         self.latency.refresh(now)
-        self.unsettled = False
+        self.unsettled = self._asked_at is not None
 
     def permit(self, record: AttemptRecord, clock: Callable[[], float], limit: float) -> Permit:
         """Leave to make one call, which ends by `limit`; the call is made inside the permit's `with` block."""
@@ -80,7 +95,7 @@ class Instance:
         It asks for readiness, and then for a synthetic inference where the breaker wants one, or where nobody was
         answered for so long that the prediction would come to rest on nothing.
         """
-        seconds = PROBE_TIMEOUT_S if self.breaker.admits else CONNECT_TIMEOUT_S
+        seconds = self._patience_s()
         synthetic = self.breaker.begin_probe() or not self.latency.fresh(clock())
         self.unsettled = True
         reply = None
@@ -89,8 +104,7 @@ class Instance:
                 self.servable = await _open(self.backend, self.model, self.variant)
             if isinstance(self.servable, BackendError):
                 raise self.servable
-            async with asyncio.timeout(seconds + PROBE_SLACK_S):
-                await self.servable.probe(clock() + seconds, synthetic=False)
+            await self._ask(self.servable, clock, seconds)
             if synthetic:
                 seconds = SYNTHETIC_TIMEOUT_S
                 async with asyncio.timeout(seconds + PROBE_SLACK_S):
@@ -110,6 +124,25 @@ class Instance:
         finally:
             self.unsettled = True
 
+    def _patience_s(self) -> float:
+        """How long a readiness probe may take."""
+        if not self.breaker.admits:
+            return CONNECT_TIMEOUT_S
+        return min(CONNECT_TIMEOUT_S, max(PROBE_TIMEOUT_S, USUAL_ROUND_TRIPS * self.latency.round_trip_s))
+
+    async def _ask(self, servable: Servable, clock: Callable[[], float], seconds: float) -> None:
+        """Asks for readiness, which measures the round trip; while no answer comes, predictions grow with the wait."""
+        self._asked_at = clock()
+        try:
+            async with asyncio.timeout(seconds + PROBE_SLACK_S):
+                await servable.probe(self._asked_at + seconds, synthetic=False)
+            self.latency.answered_after(clock() - self._asked_at)
+        except BaseException:
+            self.latency.never_answered()
+            raise
+        finally:
+            self._asked_at = None
+
     async def close(self) -> None:
         """Closes the servable. Nothing is in flight when this is called."""
         if isinstance(self.servable, BackendError):
@@ -123,12 +156,15 @@ class Instance:
 class Permit:
     """One call's leave to use an instance: on the way out, however that is, the instance learns how it went.
 
-    Invariants: the call is counted as in flight for exactly as long as the block lasts; breaker and estimator are
-    told exactly once. A cancelled call, and one that timed out because its caller gave it less time than the
-    backend usually needs, say nothing about the backend.
+    It is given out after the instance's admission let the call in, and the way out of the block is its leaving.
+
+    Invariants: the call is counted as in flight for exactly as long as the block lasts; breaker, limit and estimator
+    are told exactly once. A cancelled call, and one that timed out because its caller gave it less time than the
+    backend usually needs, move neither breaker nor limit. One that was cancelled after it took longer than most, such
+    as the loser of a hedge, tells the estimator that it would have taken at least that long.
     """
 
-    __slots__ = ("_clock", "_instance", "_limit", "_record", "_started")
+    __slots__ = ("_clock", "_in_flight", "_instance", "_limit", "_record", "_started")
 
     def __init__(self, instance: Instance, record: AttemptRecord, clock: Callable[[], float], limit: float) -> None:
         self._instance = instance
@@ -136,15 +172,15 @@ class Permit:
         self._clock = clock
         self._limit = limit
         self._started = 0.0
+        self._in_flight = 0
 
     def __enter__(self) -> None:
-        self._instance.in_flight += 1
         self._instance.unsettled = True
+        self._in_flight = self._instance.admission.in_flight
         self._started = self._clock()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         instance, record, now = self._instance, self._record, self._clock()
-        instance.in_flight -= 1
         instance.unsettled = True
         if error is None:
             record.outcome = Outcome.SUCCESS
@@ -155,14 +191,26 @@ class Permit:
             if isinstance(error, BackendTimeout):
                 self._timed_out(now)
         else:
-            record.error = "cancelled"
+            record.error = CANCELLED
+            self._cancelled(now)
+        instance.admission.limit.sampled(now, now - self._started, self._in_flight, record.outcome)
+        instance.admission.leave(now)
         instance.breaker.attempt_ended(record.outcome, now, str(error))
 
     def _timed_out(self, now: float) -> None:
-        prediction, record, elapsed = self._instance.latency.prediction, self._record, now - self._started
+        prediction, record = self._instance.latency.prediction, self._record
         if prediction is not None and not prediction.suffices(self._limit - self._started, record.payload_bytes):
             record.outcome = Outcome.IGNORE
             return
+        self._took_at_least(now)
+
+    def _cancelled(self, now: float) -> None:
+        prediction = self._instance.latency.prediction
+        if prediction is not None and now - self._started > prediction.p95(self._record.payload_bytes):
+            self._took_at_least(now)
+
+    def _took_at_least(self, now: float) -> None:
+        record, elapsed = self._record, now - self._started
         on_the_way, at_work = (0.0, elapsed) if record.site == ON_PREMISES else (elapsed, 0.0)
         self._instance.latency.record_at_least(now, record.payload_bytes, on_the_way, at_work)
 
@@ -192,18 +240,33 @@ class Target:
     backend: str
     entry: BackendEntry
     instance: Instance
+    purse: Purse | None = None
 
     def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
-        """Puts on record what a call costs from the moment it is sent, whatever becomes of it."""
+        """Puts on record what a call costs from the moment it is sent, whatever becomes of it.
+
+        Raises:
+            BudgetSpent: The backend's budget has nothing left.
+        """
+        if self.purse is not None and self.purse.is_spent:
+            raise BudgetSpent(f"{self.backend}: {self.purse.why_spent}.")
         price = self.entry.price
         record.site = self.entry.site
         record.payload_bytes = payload_bytes
         record.bytes_out = 0 if self.entry.site == ON_PREMISES else payload_bytes
         record.cost_usd = inferences * price.usd_per_inference + record.bytes_out * price.usd_per_byte_out
+        if self.purse is not None:
+            self.purse.charge(record.cost_usd)
+
+    def refund(self, record: AttemptRecord) -> None:
+        """Takes back what a call was charged that never reached the backend."""
+        if self.purse is not None:
+            self.purse.refund(record.cost_usd)
+        record.cost_usd = 0.0
 
     def view(self) -> TargetView:
         """What a policy sees of it now."""
-        instance = self.instance
+        instance, purse = self.instance, self.purse
         return TargetView(
             backend=self.backend,
             model=instance.model.name,
@@ -211,10 +274,14 @@ class Target:
             site=self.entry.site,
             takes_image=instance.variant.takes_image,
             breaker=instance.breaker.state,
-            problem=instance.breaker.reason,
+            problem=instance.breaker.reason or (purse.why_spent if purse is not None and purse.is_spent else ""),
             retry_at=instance.breaker.next_probe_at,
             latency=instance.latency.prediction,
-            in_flight=instance.in_flight,
+            in_flight=instance.admission.in_flight,
+            waiting=instance.admission.waiting,
+            limit=instance.admission.limit.value,
             usd_per_inference=self.entry.price.usd_per_inference,
             usd_per_byte_out=self.entry.price.usd_per_byte_out,
+            left_usd=None if purse is None else purse.left_usd,
+            spent=purse is not None and purse.is_spent,
         )

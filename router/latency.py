@@ -6,6 +6,8 @@ Invariants:
 - P50 <= P95 <= P99, for network, compute and total alike.
 - Without samples there is no prediction (None), which is not the same as a slow one.
 - What is older than `FORGET_AFTER_S` does not count: a backend that was slow once is not slow for ever.
+- A network that got slower or faster is believed at the next round trip, not when enough calls have found out: samples
+  hold what a call took beyond the round trip at its time, and a prediction adds the round trip as it is now.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ FORGET_AFTER_S = 60.0
 FRESH_FOR_S = 15.0
 """A backend that was not asked for so long is asked something made up, so that a prediction never rests on nothing."""
 
+ROUND_TRIPS = 2
+"""Of so many the least counts: a single slow one may be a busy processor's."""
+
 LEAST_SPREAD_BYTES = 4096
 """Payload sizes that differ by less say nothing about bandwidth: noise would be taken for it, and extrapolated."""
 
@@ -37,6 +42,8 @@ class Quantiles(NamedTuple):
 
 
 class _Sample(NamedTuple):
+    """One call; network and total time without the round trip at its time."""
+
     at: float
     payload_bytes: int
     network_s: float
@@ -50,12 +57,12 @@ class LatencyPrediction:
     """What the next call will take.
 
     Args:
-        network: Network time at zero payload, seconds.
+        network: Network time at zero payload, seconds; the round trip as it is now is in it.
         compute: Compute and queue time, seconds.
         total: Both together at zero payload, seconds. Not the sum of the two: quantiles do not add.
         seconds_per_byte: What each byte of payload adds to the network time.
         samples: How many samples it rests on.
-        completed_p99: P99 of the total at zero payload over calls that were not cut off; None if all were.
+        completed: The total at zero payload over the calls that were not cut off, seconds; None if all were.
     """
 
     network: Quantiles
@@ -63,7 +70,7 @@ class LatencyPrediction:
     total: Quantiles
     seconds_per_byte: float
     samples: int
-    completed_p99: float | None = None
+    completed: Quantiles | None = None
 
     def p50(self, payload_bytes: int) -> float:
         """Median seconds for a payload of this size."""
@@ -77,10 +84,18 @@ class LatencyPrediction:
         """99th percentile in seconds for a payload of this size."""
         return self.total.p99 + self.seconds_per_byte * payload_bytes
 
+    def usual(self, payload_bytes: int) -> float:
+        """Median seconds of calls that were allowed to end, for a payload of this size; 0 if none was.
+
+        What takes longer than it is given is the breaker's business: if it counted here, a backend that hung three
+        times would be passed over for want of time, and nobody would find out that it is well again.
+        """
+        return 0.0 if self.completed is None else self.completed.p50 + self.seconds_per_byte * payload_bytes
+
     def suffices(self, seconds: float, payload_bytes: int) -> bool:
         """Whether calls that were allowed to end usually ended within so many seconds."""
-        usual = 0.0 if self.completed_p99 is None else self.completed_p99
-        return seconds >= usual + self.seconds_per_byte * payload_bytes
+        most = 0.0 if self.completed is None else self.completed.p99
+        return seconds >= most + self.seconds_per_byte * payload_bytes
 
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
@@ -106,19 +121,45 @@ def _slope(samples: Sequence[_Sample]) -> float:
 class LatencyEstimator:
     """The latest samples of one model on one backend, and the prediction that follows from them."""
 
-    __slots__ = ("_prediction", "_samples")
+    __slots__ = ("_prediction", "_round_trips", "_samples", "_unanswered_s")
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=WINDOW)
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._unanswered_s = 0.0
         self._prediction: LatencyPrediction | None = None
 
     def record(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that ended `now`; `compute_s` includes its queue time."""
-        self._samples.append(_Sample(now, payload_bytes, network_s, compute_s, network_s + compute_s, True))
+        self._add(now, payload_bytes, network_s, compute_s, True)
 
     def record_at_least(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that was cut off `now`: it would have taken at least that long."""
-        self._samples.append(_Sample(now, payload_bytes, network_s, compute_s, network_s + compute_s, False))
+        self._add(now, payload_bytes, network_s, compute_s, False)
+
+    @property
+    def round_trip_s(self) -> float:
+        """Seconds to the backend and back without work there: the least of the latest, but no less than a round trip
+        that is still unanswered."""
+        return max(min(self._round_trips, default=0.0), self._unanswered_s)
+
+    def answered_after(self, seconds: float) -> None:
+        """Learns of a round trip that was answered."""
+        self._round_trips.append(seconds)
+        self._unanswered_s = 0.0
+
+    def unanswered_for(self, seconds: float) -> None:
+        """Learns of a round trip that has been unanswered for so long."""
+        self._unanswered_s = seconds
+
+    def never_answered(self) -> None:
+        """Learns that a round trip was given up: those before it say nothing about the next."""
+        self._round_trips.clear()
+        self._unanswered_s = 0.0
+
+    def _add(self, now: float, payload_bytes: int, network_s: float, compute_s: float, completed: bool) -> None:
+        beyond_s = max(0.0, network_s - self.round_trip_s)
+        self._samples.append(_Sample(now, payload_bytes, beyond_s, compute_s, beyond_s + compute_s, completed))
 
     def outdated(self, now: float) -> bool:
         """Whether the oldest sample is to be forgotten."""
@@ -136,15 +177,16 @@ class LatencyEstimator:
         if not samples:
             self._prediction = None
             return
-        slope = _slope(samples)
-        completed = [max(0.0, s.total_s - slope * s.payload_bytes) for s in samples if s.completed]
+        slope, rtt = _slope(samples), self.round_trip_s
+        totals = [(rtt + max(0.0, s.total_s - slope * s.payload_bytes), s.completed) for s in samples]
+        completed = [total for total, whole in totals if whole]
         self._prediction = LatencyPrediction(
-            network=_quantiles([max(0.0, s.network_s - slope * s.payload_bytes) for s in samples]),
+            network=_quantiles([rtt + max(0.0, s.network_s - slope * s.payload_bytes) for s in samples]),
             compute=_quantiles([s.compute_s for s in samples]),
-            total=_quantiles([max(0.0, s.total_s - slope * s.payload_bytes) for s in samples]),
+            total=_quantiles([total for total, _ in totals]),
             seconds_per_byte=slope,
             samples=len(samples),
-            completed_p99=_quantiles(completed).p99 if completed else None,
+            completed=_quantiles(completed) if completed else None,
         )
 
     @property

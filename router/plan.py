@@ -1,15 +1,16 @@
 """The plan: what to try, in which order, and when an answer is good enough. One small algebra for all policies.
 
-Fallback is the next attempt. A cascade is `accept_if`: an answer below the threshold is held, and the next attempt
+Fallback is the next attempt. A hedge is `hedge_after`: the next attempt starts early, and the first answer wins. A
+cascade is `accept_if`: an answer below the threshold is held, and the next attempt
 is asked for those rows. Split is `stages`: they run on the device before the backend is asked. An answer from an
 attempt marked `degraded`, or a held one that nobody could better, says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from router.latency import LatencyPrediction
 from router.snapshot import Snapshot
 from router.types import Facts
 
@@ -42,7 +43,10 @@ class Attempt:
         stages: The image stages to run on the device first; empty where the payload goes as it came.
         accept_if: When its answer is final; None accepts any.
         degraded: Whether its answer is a lesser one.
+        hedge_after: Seconds after which the next attempt starts beside it, if it has not answered; None waits for its
+            end. Not together with `accept_if`.
         reserve_s: Seconds before the deadline at which it is cut off, so that what follows still fits.
+        expected_s: Seconds that it usually takes; 0 where nothing is known.
     """
 
     backend: str
@@ -50,39 +54,66 @@ class Attempt:
     stages: tuple[str, ...] = ()
     accept_if: AcceptIf | None = None
     degraded: bool = False
+    hedge_after: float | None = None
     reserve_s: float = 0.0
+    expected_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hedge_after is not None and (self.hedge_after < 0 or self.accept_if is not None):
+            raise ValueError("hedge_after is at least 0, and not for an attempt whose answer may not be final")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Attempts in order, and the reason for them in words. Without attempts, the reason says why there are none."""
+    """Attempts in order, and the reason for them in words. Without attempts, the reason says why there are none.
+
+    Args:
+        attempts: What to try.
+        reason: Why.
+        explore: Another order, which a bounded share of the requests takes so that estimates stay fresh, or empty.
+    """
 
     attempts: tuple[Attempt, ...]
     reason: str
+    explore: tuple[Attempt, ...] = ()
 
 
-def cut_off(deadline: float, now: float, reserve_s: float) -> float:
-    """When an attempt that starts now must end, monotonic seconds.
+def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float) -> float | None:
+    """When the attempt at `index` must end if it starts now, monotonic seconds; None where its turn is to be skipped.
 
-    It ends `reserve_s` before the deadline, so that its fallback still fits. A reserve of more than half of the
-    time left is capped at that: a slow fallback does not take the preferred backend's chance away.
+    It ends its reserve before the deadline, so that its fallback still fits. Where that leaves less than it is
+    expected to take, an attempt behind it that does fit has the turn. Where none does, a reserve would help nobody,
+    and it gets all the time but the margin.
     """
-    return deadline - min(reserve_s, max(0.0, deadline - now) / 2)
+    left = deadline - now
+    attempt = attempts[index]
+    if attempt.expected_s < left - attempt.reserve_s:
+        return deadline - attempt.reserve_s
+    if any(later.expected_s < left - later.reserve_s for later in attempts[index + 1 :]):
+        return None
+    return deadline - MARGIN_S
 
 
-def with_reserves(plan: Plan, facts: Facts, snapshot: Snapshot) -> Plan:
-    """Sets each attempt's reserve to the margin, and P99 and margin of each attempt behind it.
+def foreseen(plan: Plan, facts: Facts, snapshot: Snapshot) -> Plan:
+    """The plan with what is predicted of each attempt: how long it takes, and what has to be kept back for the next.
 
-    A fallback whose latency is not known yet adds the margin alone. The last attempt keeps the margin too: an answer
-    has to be written, and a held one or an error is of use only to a client that still waits.
+    The reserve is the margin, and P99 and margin of each attempt behind it. A fallback whose latency is not known yet
+    adds the margin alone. The last attempt keeps the margin too: an answer has to be written, and a held one or an
+    error is of use only to a client that still waits.
     """
+    return replace(
+        plan,
+        attempts=_foreseen(plan.attempts, facts, snapshot),
+        explore=_foreseen(plan.explore, facts, snapshot),
+    )
+
+
+def _foreseen(attempts: Sequence[Attempt], facts: Facts, snapshot: Snapshot) -> tuple[Attempt, ...]:
     reserve = MARGIN_S
-    attempts: list[Attempt] = []
-    for attempt in reversed(plan.attempts):
-        attempts.append(replace(attempt, reserve_s=reserve))
-        reserve += _p99(snapshot.targets[facts.model, attempt.backend].latency, facts) + MARGIN_S
-    return replace(plan, attempts=tuple(reversed(attempts)))
-
-
-def _p99(latency: LatencyPrediction | None, facts: Facts) -> float:
-    return latency.p99(facts.payload_bytes) if latency else 0.0
+    done: list[Attempt] = []
+    for attempt in reversed(attempts):
+        latency = snapshot.targets[facts.model, attempt.backend].latency
+        size = facts.payload_bytes
+        done.append(replace(attempt, reserve_s=reserve, expected_s=latency.usual(size) if latency else 0.0))
+        reserve += MARGIN_S + (latency.p99(size) if latency else 0.0)
+    return tuple(reversed(done))

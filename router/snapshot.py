@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.breaker import BreakerState
 from router.latency import LatencyPrediction
@@ -25,8 +25,12 @@ class TargetView:
         retry_at: When an unavailable one is probed next, monotonic seconds.
         latency: The predicted latency, or None before the first sample.
         in_flight: Calls under way.
+        waiting: Requests that wait for their turn there.
+        limit: Calls that may be under way at once, as adapted to its latency.
         usd_per_inference: Dollars per row.
         usd_per_byte_out: Dollars per byte sent there.
+        left_usd: What is left of the backend's budget; None where it has none.
+        spent: Whether its budget forbids to ask it.
     """
 
     backend: str
@@ -41,11 +45,15 @@ class TargetView:
     in_flight: int
     usd_per_inference: float
     usd_per_byte_out: float
+    waiting: int = 0
+    limit: int = 0
+    left_usd: float | None = None
+    spent: bool = False
 
     @property
     def available(self) -> bool:
         """Whether a request may be sent there."""
-        return self.breaker is BreakerState.CLOSED
+        return self.breaker is BreakerState.CLOSED and not self.spent
 
     @property
     def local(self) -> bool:
@@ -78,6 +86,8 @@ class Snapshot:
         models: By name.
         targets: By model and backend.
         sites: For each known data class, the sites where it may go.
+        incumbents: Which backend stood first in the latest plan for the same facts; for policies that change their mind
+            only with good reason.
     """
 
     generation: int
@@ -85,6 +95,7 @@ class Snapshot:
     models: Mapping[str, ModelView]
     targets: Mapping[tuple[str, str], TargetView]
     sites: Mapping[str, frozenset[str]]
+    incumbents: Mapping[Facts, str] = field(default_factory=dict)
 
     def candidates(self, facts: Facts) -> tuple[TargetView, ...]:
         """The targets that have the model and stand where the data may go, available or not, in file order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -198,6 +199,17 @@ def row_count(payload: Payload, model: ModelSpec) -> int:
     return int(next(iter(payload.values())).shape[0])
 
 
+class Priority(IntEnum):
+    """How urgent a request is: who waits longer and is refused first when there is more to do than can be done.
+
+    Its name in JSON is the lower-case one.
+    """
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """One request, checked at the door.
@@ -210,6 +222,7 @@ class InferenceRequest:
         data_class: What kind of data it carries; decides where it may go.
         arrived: When its first byte came, seconds on the engine's monotonic clock.
         deadline: By when the answer must be there, same clock; None takes the model's own.
+        priority: Who goes first when a backend is busy.
         parameters: The caller's parameters for the backend.
     """
 
@@ -220,6 +233,7 @@ class InferenceRequest:
     data_class: str
     arrived: float
     deadline: float | None = None
+    priority: Priority = Priority.NORMAL
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -261,8 +275,9 @@ class Reply:
 class AttemptRecord:
     """One attempt as it went: what the route reports and the estimators learn from.
 
-    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None.
-    Times are seconds; `payload_bytes` is what the backend was handed, `bytes_out` what of it left the premises.
+    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None. `hedged`
+    says that it began beside another one that was still under way. Times are seconds; `payload_bytes` is what the
+    backend was handed, `bytes_out` what of it left the premises.
     """
 
     backend: str
@@ -276,6 +291,7 @@ class AttemptRecord:
     payload_bytes: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0
+    hedged: bool = False
 
 
 @dataclass(slots=True)

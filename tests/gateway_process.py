@@ -40,10 +40,11 @@ class GatewayProcess:
         self.policy = policy
         # Not beside the policy file: what it writes there would wake the very watcher that the tests wait for.
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115
+        self._state = tempfile.TemporaryDirectory(prefix="hybrid-router-state-")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve", "--port", "0", "--policy", str(policy)],
             cwd=ROOT,
-            env=os.environ | environment,
+            env=os.environ | {"HYBRID_ROUTER_STATE_DIR": self._state.name} | environment,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -97,3 +98,4 @@ class GatewayProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._log.close()
+        self._state.cleanup()

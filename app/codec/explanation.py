@@ -54,6 +54,7 @@ def _attempt(
         "stages": attempt.stages,
         "accept_if": {"confidence": attempt.accept_if.confidence} if attempt.accept_if else None,
         "degraded": attempt.degraded,
+        "hedge_after_ms": None if attempt.hedge_after is None else _ms(attempt.hedge_after),
         "reserve_ms": _ms(attempt.reserve_s),
         "predicted": {
             "p50_ms": _ms(latency.p50(facts.payload_bytes)),

@@ -1,4 +1,7 @@
-"""What a request says about itself beside its tensors: id, data class, deadline. In the body, the query or headers."""
+"""What a request says about itself beside its tensors: id, data class, deadline, priority.
+
+In the body, the query or headers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import msgspec
 
 from router.engine import Engine
 from router.errors import InvalidField, MalformedBody
-from router.types import InferenceRequest, ModelSpec, Payload, nbytes
+from router.types import InferenceRequest, ModelSpec, Payload, Priority, nbytes
 
 T = TypeVar("T")
 
@@ -25,6 +28,8 @@ MAX_ID_LENGTH = 128
 MAX_DEADLINE_MS = 600_000.0
 
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+
+_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 _boot = os.urandom(4).hex()
 _counter = itertools.count(1)
@@ -40,6 +45,7 @@ def make_request(
     id: str | None,
     data_class: str | None,
     deadline_ms: float | None,
+    priority: str | None,
     parameters: Mapping[str, object],
 ) -> InferenceRequest:
     """The request, its facts taken from where they are given and checked.
@@ -49,10 +55,11 @@ def make_request(
         payload: Its payload, checked.
         engine: Knows the data classes.
         arrived: When its first byte came, monotonic seconds.
-        headers: May hold `x-request-id`, `x-data-class` and `x-deadline-ms`.
+        headers: May hold `x-request-id`, `x-data-class`, `x-deadline-ms` and `x-priority`.
         id: From body or query, or None.
         data_class: Likewise.
         deadline_ms: Likewise.
+        priority: Likewise: `low`, `normal` or `high`.
         parameters: For the backend.
 
     Raises:
@@ -68,6 +75,9 @@ def make_request(
     header = headers.get(b"x-deadline-ms")
     if header is not None:
         deadline_ms = _once("deadline_ms", deadline_ms, number("X-Deadline-Ms", header.decode("latin-1")))
+    header = headers.get(b"x-priority")
+    if header is not None:
+        priority = _once("priority", priority, header.decode("latin-1"))
     return InferenceRequest(
         id=_id(request_id),
         model=spec.name,
@@ -76,11 +86,17 @@ def make_request(
         data_class=engine.data_class(data_class),
         arrived=arrived,
         deadline=None if deadline_ms is None else arrived + _checked(deadline_ms) / 1000,
+        priority=Priority.NORMAL if priority is None else _priority(priority),
         parameters=parameters,
     )
 
 
-FACT_HEADERS = {b"x-request-id": "id", b"x-data-class": "data_class", b"x-deadline-ms": "deadline_ms"}
+FACT_HEADERS = {
+    b"x-request-id": "id",
+    b"x-data-class": "data_class",
+    b"x-deadline-ms": "deadline_ms",
+    b"x-priority": "priority",
+}
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -106,7 +122,7 @@ def refuse_facts_in_query(query: bytes) -> None:
     """
     if query:
         named = {pair.partition("=")[0] for pair in unquote(query.decode("latin-1")).split("&")}
-        for field in named & {"data_class", "deadline_ms", "id"}:
+        for field in named & {*FACT_HEADERS.values()}:
             raise InvalidField(f"{field} is read from the body or from headers here, not from a query.", field=field)
 
 
@@ -158,6 +174,13 @@ def _checked(deadline_ms: float) -> float:
     if not 0 < deadline_ms <= MAX_DEADLINE_MS:  # which NaN is not either
         raise InvalidField(f"deadline_ms must be above 0 and at most {MAX_DEADLINE_MS:.0f}.", field="deadline_ms")
     return deadline_ms
+
+
+def _priority(name: str) -> Priority:
+    priority = _PRIORITIES.get(name)
+    if priority is None:
+        raise InvalidField(f"priority must be one of {', '.join(_PRIORITIES)}, not {name[:40]!r}.", field="priority")
+    return priority
 
 
 def _id(given: str | None) -> str:

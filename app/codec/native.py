@@ -34,6 +34,7 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True):
     parameters: Parameters = {}
     data_class: str | None = None
     deadline_ms: float | None = None
+    priority: str | None = None
     id: str | None = None
 
 
@@ -90,6 +91,7 @@ def decode(
         id=parsed.id,
         data_class=parsed.data_class,
         deadline_ms=parsed.deadline_ms,
+        priority=parsed.priority,
         parameters=parsed.parameters,
     )
 
@@ -176,7 +178,7 @@ def _query(query: bytes) -> InferBody:
         fields[name] = values[0]
     if "model" not in fields:
         raise InvalidField("An image is sent to /infer?model=NAME; name the model in the query.", field="model")
-    unknown = fields.keys() - {"model", "data_class", "deadline_ms", "id"}
+    unknown = fields.keys() - {"model", "data_class", "deadline_ms", "priority", "id"}
     if unknown:
         raise InvalidField(f"The query has unknown fields: {', '.join(sorted(unknown))[:200]}.", field=min(unknown))
     deadline = fields.get("deadline_ms")
@@ -185,6 +187,7 @@ def _query(query: bytes) -> InferBody:
         inputs={},
         data_class=fields.get("data_class"),
         deadline_ms=None if deadline is None else number("deadline_ms", deadline),
+        priority=fields.get("priority"),
         id=fields.get("id"),
     )
 

@@ -16,7 +16,7 @@ from router.errors import InvalidField, InvalidTensor, MalformedBody, UnknownMod
 from router.types import InferenceRequest, InferenceResponse, ModelSpec, Tensor
 
 ROUTING = frozenset({"data_class", "deadline_ms", "binary_data_output"})
-"""Parameters that are for us, not for the backend."""
+"""Parameters that are for us, not for the backend. So is `priority`, unless it is a number, which is Triton's own."""
 
 
 class InputTensor(msgspec.Struct):
@@ -60,7 +60,8 @@ def decode(
 ) -> tuple[InferenceRequest, tuple[str, ...]]:
     """Reads a request, and the names of the outputs that it asks for (empty: all).
 
-    Routing facts travel in `parameters` (`data_class`, `deadline_ms`) or in the headers that `/infer` knows.
+    Routing facts travel in `parameters` (`data_class`, `deadline_ms`, `priority`) or in the headers that `/infer`
+    knows.
 
     Raises:
         RouterError: A 4xx or 501 one.
@@ -79,6 +80,9 @@ def decode(
         if name not in spec.outputs:
             known = ", ".join(spec.outputs)
             raise InvalidField(f"{model} has no output {name[:100]!r}; it has {known}.", field="outputs")
+    priority = parsed.parameters.get("priority")
+    if isinstance(priority, str):
+        del parsed.parameters["priority"]
     request = make_request(
         spec,
         tensors,
@@ -88,6 +92,7 @@ def decode(
         id=parsed.id or None,
         data_class=_parameter(parsed.parameters, "data_class", str),
         deadline_ms=_parameter(parsed.parameters, "deadline_ms", float),
+        priority=priority if isinstance(priority, str) else None,
         parameters={name: value for name, value in parsed.parameters.items() if name not in ROUTING},
     )
     return request, wanted

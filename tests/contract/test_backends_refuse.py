@@ -154,3 +154,17 @@ async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(mute_port:
         with pytest.raises((BackendTimeout, BackendUnavailable)):
             await servable.probe(soon(0.2), synthetic=False)
     assert asyncio.all_tasks() == before
+
+
+async def test_triton_outlives_clients_that_hang_up_at_any_moment(mortal_triton: TritonProcess) -> None:
+    """This version of it can crash when a cancellation reaches it as the inference ends; so none does."""
+    async with subject_at(mortal_triton.grpc_url).opened() as servable:
+        await servable.probe(soon(), synthetic=True)
+        for turn in range(500):
+            calling = [asyncio.create_task(servable.infer(pixels(ZEROS), soon())) for _ in range(8)]
+            await asyncio.sleep(0.0003 * (turn % 10))
+            for task in calling:
+                task.cancel()
+            await asyncio.gather(*calling, return_exceptions=True)
+        await servable.infer(pixels(ZEROS), soon())
+    assert mortal_triton.running

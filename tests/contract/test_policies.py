@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from router.plan import AcceptIf, with_reserves
+from policies.hedge import HedgeAfter
+from router.plan import AcceptIf, foreseen
 from router.ports import Policy
 from router.registry import POLICIES, Registry
 from router.snapshot import Snapshot
@@ -22,12 +23,14 @@ KINDS = Registry(POLICIES).names()
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 st.register_type_strategy(AcceptIf, st.builds(AcceptIf, st.floats(0, 1)))
+st.register_type_strategy(HedgeAfter, st.builds(HedgeAfter, st.floats(0, 1000)))
 
 
 def options(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     """Any options of a kind, by the types of its fields."""
     hints = get_type_hints(Registry(POLICIES).load(kind))
-    return st.fixed_dictionaries({name: st.from_type(hint) for name, hint in hints.items()})
+    drawn_by = {float: st.floats(0, 1)}
+    return st.fixed_dictionaries({name: drawn_by.get(hint, st.from_type(hint)) for name, hint in hints.items()})
 
 
 def made(kind: str, given_options: dict[str, Any]) -> Policy:
@@ -43,8 +46,8 @@ def drawn(kind: str, data: st.DataObject) -> Policy:
     return made(kind, data.draw(options(kind)))
 
 
-def test_all_three_policies_are_registered() -> None:
-    assert {"local-first", "cloud-primary", "split"} <= set(KINDS)
+def test_our_own_policies_are_registered() -> None:
+    assert {"local-first", "cloud-primary", "split", "fastest", "cheapest"} <= set(KINDS)
 
 
 @every_kind
@@ -117,9 +120,18 @@ def test_it_is_pure(kind: str, world: tuple[Facts, Snapshot], data: st.DataObjec
 @every_kind
 @given(worlds(), st.data())
 def test_reserves_can_be_set_for_it(kind: str, world: tuple[Facts, Snapshot], data: st.DataObject) -> None:
-    plan = with_reserves(drawn(kind, data).plan(*world), *world)
+    plan = foreseen(drawn(kind, data).plan(*world), *world)
     reserves = [attempt.reserve_s for attempt in plan.attempts]
     assert reserves == sorted(reserves, reverse=True)
+
+
+@every_kind
+@given(worlds(), st.data())
+def test_exploring_is_another_order_of_the_same(kind: str, world: tuple[Facts, Snapshot], data: st.DataObject) -> None:
+    plan = drawn(kind, data).plan(*world)
+    if plan.explore:
+        assert plan.explore != plan.attempts
+        assert sorted(a.backend for a in plan.explore) == sorted(a.backend for a in plan.attempts)
 
 
 @every_kind

@@ -18,7 +18,9 @@ def install(folder: Path, code: str) -> None:
     metadata = folder / "your_package-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: your-package\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[hybrid_router.policies]\ncheapest = your_package.policies:Cheapest\n")
+    (metadata / "entry_points.txt").write_text(
+        "[hybrid_router.policies]\nleast-busy = your_package.policies:LeastBusy\n"
+    )
 
 
 def test_a_third_partys_policy(
@@ -26,11 +28,11 @@ def test_a_third_partys_policy(
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/policies.md").read_text(), re.DOTALL)
     install(tmp_path, example)
-    text = policy_text(triton.grpc_url).replace("documents: {kind: cloud-primary}", "documents: {kind: cheapest}")
+    text = policy_text(triton.grpc_url).replace("documents: {kind: cloud-primary}", "documents: {kind: least-busy}")
     gateway = start_gateway(text, PYTHONPATH=str(tmp_path))
     gateway.wait_until(lambda g: len(g.http.get("/readyz").json()["models"]["digits"]) == 2)
     route = gateway.infer(model="digits", inputs={"pixels": [[0.0] * 64]})["route"]
-    assert (route["backend"], route["reason"]) == ("cloud", "cheapest first")
+    assert (route["backend"], route["reason"]) == ("cloud", "the least busy first")
     dearer = text.replace("node_usd_per_hour: 2.0", "node_usd_per_hour: 20.0")
     gateway.policy.write_text(dearer)
     gateway.wait_until(lambda g: g.http.get("/policy").json()["generation"] == 2)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from router.deployment import BackendEntry, Deployment
 from router.engine import Engine
 from router.errors import RouterError
+from router.ledger import Ledger
 from router.plan import Attempt, Plan
 from router.ports import Backend, BackendContext, Call, Policy
 from router.snapshot import Snapshot
@@ -230,8 +233,15 @@ class Recorder:
         return len(self.answers), len(self.failures), len(self.hang_ups)
 
 
+NOWHERE = Path("/proc/no-such-folder")
+"""Cannot be made: a ledger there counts in memory."""
+
+
 class Lab:
     """An engine on stand-ins, in virtual time.
+
+    Args:
+        folder: Where the ledger keeps what was spent; by default nowhere.
 
     Attributes:
         scripts: What each backend does, by name; set before `running` to script how it opens.
@@ -239,8 +249,9 @@ class Lab:
         staged: What the image stages made of an image, or the error that they raise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = NOWHERE) -> None:
         self.scripts: dict[str, Script] = {"edge": Script(), "cloud": Script()}
+        self.today = date(2026, 11, 24)
         self.seen = Recorder()
         self.staged: dict[str, Tensor] | Exception = {"x": np.full((1, 2), 0.5, np.float32)}
         self.stagings = 0
@@ -250,6 +261,8 @@ class Lab:
             observer=self.seen,
             clock=lambda: virtual_loop().time(),
             random=lambda: 0.5,
+            today=lambda: self.today,
+            ledger=Ledger(folder),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,7 +25,8 @@ seconds = st.floats(0, 1)
 def predictions(draw: st.DrawFn) -> LatencyPrediction:
     """A latency prediction that keeps its invariants."""
     network, compute, total = (Quantiles(*sorted(draw(st.tuples(seconds, seconds, seconds)))) for _ in range(3))
-    return LatencyPrediction(network, compute, total, draw(st.floats(0, 1e-6)), draw(st.integers(1, 256)))
+    completed = draw(st.sampled_from((None, total, compute)))
+    return LatencyPrediction(network, compute, total, draw(st.floats(0, 1e-6)), draw(st.integers(1, 256)), completed)
 
 
 @st.composite
@@ -44,6 +46,7 @@ def target_views(draw: st.DrawFn, backend: str, model: str) -> TargetView:
         in_flight=draw(st.integers(0, 9)),
         usd_per_inference=draw(st.floats(0, 1)),
         usd_per_byte_out=draw(st.floats(0, 1)),
+        spent=draw(st.booleans()),
     )
 
 
@@ -66,18 +69,24 @@ def worlds(draw: st.DrawFn) -> tuple[Facts, Snapshot]:
     model = draw(st.sampled_from(names))
     image = models[model].image is not None and draw(st.booleans())
     facts = Facts(model, draw(st.sampled_from(CLASSES)), 1 << draw(st.integers(0, 24)), image)
-    return facts, Snapshot(draw(st.integers(1, 9)), draw(st.floats(0, 10)), models, targets, sites)
+    incumbent = draw(st.sampled_from(("w", "x", "y", "z", "gone", None)))
+    incumbents = {} if incumbent is None else {facts: incumbent}
+    return facts, Snapshot(draw(st.integers(1, 9)), draw(st.floats(0, 10)), models, targets, sites, incumbents)
 
 
 def attempts(backends: tuple[str, ...]) -> st.SearchStrategy[Attempt]:
     """Any attempt on any of these, sensible or not."""
-    accept: st.SearchStrategy[Any] = st.none() | st.builds(AcceptIf, st.floats(0, 1))
-    return st.builds(
+    ends: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}),
+        st.fixed_dictionaries({"accept_if": st.builds(AcceptIf, st.floats(0, 1))}),
+        st.fixed_dictionaries({"hedge_after": st.floats(0, 1)}),
+    )
+    plain = st.builds(
         Attempt,
         st.sampled_from(backends),
         st.sampled_from(("v1", "no-such-variant")),
         stages=st.sampled_from(((), ("decode",), ("nonsense",))),
-        accept_if=accept,
         degraded=st.booleans(),
         reserve_s=st.floats(0, 1),
     )
+    return st.builds(lambda attempt, end: replace(attempt, **end), plain, ends)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from backends.triton import MAX_BATCHES, RENEW_AFTER, TritonBackend, TritonOptions, TritonServable, TritonVariant
+from backends.triton import MAX_BATCHES, RENEW_AFTER, TritonOptions, TritonServable, TritonVariant
+from backends.triton_channel import TritonChannel
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -20,7 +21,7 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
-from router.ports import BackendContext, Call
+from router.ports import Call
 from router.types import ModelSpec, Reply, TensorSpec, nbytes
 
 SPEC = ModelSpec("m", "1", {"x": TensorSpec("float32", (-1, 2))}, {"y": TensorSpec("float32", (-1,))})
@@ -46,11 +47,14 @@ class Stub:
         self.ready = ready
         self.requests: list[Any] = []
 
-    async def ModelInfer(self, request: Any, timeout: float) -> Any:  # noqa: N802
+    def ModelInfer(self, request: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: N802
         self.requests.append(request)
+        call = asyncio.get_running_loop().create_future()
         if isinstance(self.response, Exception):
-            raise self.response
-        return self.response
+            call.set_exception(self.response)
+        else:
+            call.set_result(self.response)
+        return call
 
     async def ModelReady(self, request: Any, timeout: float) -> Any:  # noqa: N802
         return SimpleNamespace(ready=self.ready)
@@ -66,11 +70,11 @@ def failure(code: grpc.StatusCode, details: str | None = "the details") -> grpc.
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
-def served_by(stub: Stub) -> TritonBackend:
-    """A backend whose channel leads to the stand-in."""
-    backend = TritonBackend(TritonOptions("grpc://127.0.0.1:9"), BackendContext(Path()))
-    backend.stub = stub
-    return backend
+def served_by(stub: Stub) -> TritonChannel:
+    """A channel that leads to the stand-in."""
+    channel = TritonChannel("grpc://127.0.0.1:9")
+    channel.stub = stub
+    return channel
 
 
 async def infer(stub: Stub, rows: int = 1, *, probed: bool = False) -> Reply:
@@ -170,15 +174,47 @@ class Away(Stub):
 
 
 async def test_a_channel_on_which_nobody_answers_is_replaced() -> None:
-    backend = served_by(Away(answer()))
-    servable = TritonServable(backend, SPEC, TritonVariant("m"))
-    stuck = backend.stub
+    channel = served_by(Away(answer()))
+    servable = TritonServable(channel, SPEC, TritonVariant("m"))
+    stuck = channel.stub
     for _ in range(RENEW_AFTER):
-        assert backend.stub is stuck
+        assert channel.stub is stuck
         with pytest.raises(BackendTimeout):
             await servable.probe(time.monotonic() + 5, synthetic=False)
-    assert backend.stub is not stuck
-    await backend.close()
+    assert channel.stub is not stuck
+    await channel.close()
+
+
+class Silent(Stub):
+    """A server that takes inferences and does not answer them until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(answer())
+        self.calls: list[asyncio.Future[Any]] = []
+
+    def ModelInfer(self, request: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: N802
+        self.calls.append(asyncio.get_running_loop().create_future())
+        return self.calls[-1]
+
+
+async def test_an_inference_that_nobody_waits_for_is_not_cancelled_on_the_server() -> None:
+    stub = Silent()
+    waiting = asyncio.create_task(infer(stub))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not stub.calls[0].done()
+    stub.calls[0].set_result(answer())
+
+
+async def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    stub = Silent()
+    payload = {"x": np.zeros((1, 2), np.float32)}
+    servable = TritonServable(served_by(stub), SPEC, TritonVariant("m"))
+    with pytest.raises(BackendTimeout):
+        await servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() - 1)
+    assert stub.calls == []
 
 
 async def test_more_rows_than_can_be_sent_in_parts_are_the_callers_to_divide() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from policies.cloud_primary import CloudPrimary
+from policies.hedge import HedgeAfter
 from tests.unit.policies.views import IMAGE, PHI, TENSORS, snapshot, target
 
 
@@ -40,3 +45,24 @@ def test_an_image_is_staged_only_where_it_must_be() -> None:
     cloud, edge = CloudPrimary().plan(IMAGE, snapshot(target("edge"), target("cloud", takes_image=True))).attempts
     assert cloud.stages == ()
     assert edge.stages == ("decode", "grayscale", "resize")
+
+
+def test_a_spent_budget_leaves_the_device_and_the_reason_says_so() -> None:
+    plan = CloudPrimary().plan(TENSORS, snapshot(target("edge"), target("cloud", spent=True)))
+    assert [attempt.backend for attempt in plan.attempts] == ["edge"]
+    assert plan.reason == "degraded: cloud is not asked (its budget is spent)"
+
+
+def test_the_cloud_is_hedged_after_its_p95_or_a_fixed_time_and_the_device_never() -> None:
+    world = snapshot(target("edge"), target("cloud", p95_s=0.08))
+    for hedge, after in (("p95", 0.08), (HedgeAfter(20), 0.02), (None, None)):
+        cloud, edge = CloudPrimary(hedge).plan(TENSORS, world).attempts  # type: ignore[arg-type]
+        assert (cloud.hedge_after, edge.hedge_after) == (after, None)
+    (cloud,) = CloudPrimary("p95").plan(TENSORS, snapshot(target("cloud", p95_s=None))).attempts
+    assert cloud.hedge_after is None, "nothing is known yet"
+
+
+@pytest.mark.parametrize("after_ms", [-1.0, math.inf, math.nan])
+def test_a_hedge_comes_after_a_time(after_ms: float) -> None:
+    with pytest.raises(ValueError, match="after_ms"):
+        HedgeAfter(after_ms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -13,6 +13,10 @@ from router.breaker import (
     CHECKS_TO_OPEN,
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
+    RATE_LEAST,
+    RATE_SPAN_S,
+    RATE_TO_OPEN,
+    RATE_WINDOW,
     SPREAD,
     Breaker,
     BreakerState,
@@ -39,8 +43,9 @@ def open_breaker() -> Breaker:
 class BreakerMachine(RuleBasedStateMachine):
     """One probe at a time, as the engine makes them; attempts may end at any moment, also after it opened.
 
-    The model: `failures` counts the attempts that were dropped since the last success, `failed_checks` the probes that
-    failed since the last good one, both while closed; `failed_probes` those since it opened.
+    The model: `latest` are the attempts of which the share is taken, `failures` counts those that were dropped since
+    the last success, `failed_checks` the probes that failed since the last good one, all while closed; `failed_probes`
+    counts those since it opened.
     """
 
     def __init__(self) -> None:
@@ -51,7 +56,15 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failures = 0
         self.failed_checks = 0
         self.failed_probes = 0
+        self.latest: list[tuple[float, bool]] = []
         self.probe: bool | None = None
+
+    def remember(self, dropped: bool) -> None:
+        self.latest = [*self.latest, (self.now, dropped)][-RATE_WINDOW:]
+        self.latest = [(at, was) for at, was in self.latest if at >= self.now - RATE_SPAN_S]
+
+    def too_many_dropped(self) -> bool:
+        return len(self.latest) >= RATE_LEAST and sum(was for _, was in self.latest) >= RATE_TO_OPEN * len(self.latest)
 
     def open_if(self, enough: bool) -> None:
         if enough:
@@ -66,13 +79,16 @@ class BreakerMachine(RuleBasedStateMachine):
     def attempt_succeeds(self) -> None:
         self.breaker.attempt_ended(Outcome.SUCCESS, self.now)
         self.failures = 0
+        if self.closed:
+            self.remember(False)
 
     @rule()
     def attempt_is_dropped(self) -> None:
         self.breaker.attempt_ended(Outcome.DROPPED, self.now, "dropped")
         if self.closed:
             self.failures += 1
-            self.open_if(self.failures >= ATTEMPTS_TO_OPEN)
+            self.remember(True)
+            self.open_if(self.failures >= ATTEMPTS_TO_OPEN or self.too_many_dropped())
 
     @rule()
     def ignored_attempt_changes_nothing(self) -> None:
@@ -93,6 +109,7 @@ class BreakerMachine(RuleBasedStateMachine):
         if self.probe:
             self.closed = True
             self.failures = 0
+            self.latest = []
         if self.closed:
             self.failed_checks = 0
         self.probe = None
@@ -152,10 +169,37 @@ def test_it_opens_at_the_third_failure_and_not_before(failures: int) -> None:
 
 def test_a_success_between_failures_starts_the_count_anew() -> None:
     breaker = closed_breaker()
-    for _ in range(10):
+    for _ in range((RATE_LEAST - 1) // 3):
         breaker.attempt_ended(Outcome.DROPPED, 1.0)
         breaker.attempt_ended(Outcome.DROPPED, 1.0)
         breaker.attempt_ended(Outcome.SUCCESS, 1.0)
+    assert breaker.admits
+
+
+def test_it_opens_when_half_of_the_latest_attempts_fail_though_no_three_in_a_row_do() -> None:
+    breaker = closed_breaker()
+    for number in range(RATE_LEAST):
+        assert breaker.admits
+        breaker.attempt_ended(Outcome.DROPPED if number % 2 else Outcome.SUCCESS, 1.0, "flaky")
+    assert not breaker.admits
+    assert breaker.reason == "flaky"
+
+
+def test_failures_of_long_ago_do_not_count() -> None:
+    breaker = closed_breaker()
+    for number in range(10 * RATE_LEAST):
+        breaker.attempt_ended(Outcome.DROPPED if number % 2 else Outcome.SUCCESS, number * RATE_SPAN_S)
+    assert breaker.admits
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_a_backend_that_fails_less_than_half_of_the_time_and_never_thrice_stays_closed(order: list[bool]) -> None:
+    """Two successes before each failure, in any order of the rest."""
+    breaker = closed_breaker()
+    for dropped in order:
+        breaker.attempt_ended(Outcome.SUCCESS, 1.0)
+        breaker.attempt_ended(Outcome.SUCCESS, 1.0)
+        breaker.attempt_ended(Outcome.DROPPED if dropped else Outcome.SUCCESS, 1.0)
     assert breaker.admits
 
 
@@ -184,7 +228,7 @@ def test_the_wait_doubles_up_to_the_longest() -> None:
         breaker.begin_probe()
         breaker.probe_failed(50.0, 0.0, "still down")
         waits.append(breaker.next_probe_at - 50.0)
-    assert waits == [0.25, 0.5, 1.0, 1.5, 1.5, 1.5]
+    assert waits == [0.25, 0.5, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_the_wait_starts_small_again_after_it_was_closed() -> None:

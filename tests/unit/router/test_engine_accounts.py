@@ -81,7 +81,7 @@ async def test_what_was_sent_costs_whatever_became_of_it(error: type[BackendErro
     lab.cloud.infer = fail(error("no"))
     async with lab.running(deployment()) as engine:
         response = await engine.infer(request())
-    cloud, edge = response.route.attempts
+    cloud, *_, edge = response.route.attempts
     assert cloud.cost_usd == pytest.approx(cloud_usd)
     assert edge.cost_usd == pytest.approx(EDGE_USD)
     assert response.route.cost_usd == pytest.approx(cloud_usd + EDGE_USD)

@@ -60,7 +60,8 @@ async def test_every_backend_error_leads_to_the_next_attempt(kind: type[BackendE
     assert response.route.backend == "edge"
     assert response.route.degraded
     assert f"cloud: {kind.code}" in response.route.reason
-    first, second = response.route.attempts
+    first, *retries, second = response.route.attempts
+    assert [record.backend for record in retries] == ["cloud"] * (kind is BackendUnavailable)
     assert (first.backend, first.error, first.outcome) == ("cloud", kind.code, kind.outcome)
     assert (second.backend, second.error, second.outcome) == ("edge", None, Outcome.SUCCESS)
 
@@ -100,7 +101,7 @@ async def test_a_slow_fallback_does_not_take_the_first_ones_chance_away() -> Non
     lab.edge.probe_reply = replace(lab.edge.probe_reply, compute_s=9.0)
     async with lab.running(deployment()) as engine:
         response = await engine.infer(request(within_s=0.5))
-        assert lab.cloud.deadlines[0] - lab.cloud.called_at[0] == pytest.approx(0.25)
+        assert lab.cloud.deadlines[0] - lab.cloud.called_at[0] == pytest.approx(0.5 - MARGIN_S)
     assert response.route.backend == "cloud"
 
 
@@ -244,5 +245,5 @@ async def test_many_at_once_get_their_own_answers() -> None:
     async with lab.running(deployment()) as engine:
         firsts = [index / 100 for index in range(50)]
         responses = await asyncio.gather(*(engine.infer(request(rows(first))) for first in firsts))
-        assert engine._world.generation.targets["m", "cloud"].instance.in_flight == 0
+        assert engine._world.generation.targets["m", "cloud"].instance.admission.in_flight == 0
     assert [float(response.outputs["scores"][0, 0]) for response in responses] == pytest.approx(firsts)

@@ -14,14 +14,15 @@ from router.types import Facts
 from tests.unit.worlds import attempts, worlds
 
 BACKENDS = ("w", "x", "y", "z", "unknown", "", "*", "on-premises")
-plans = st.builds(Plan, st.lists(attempts(BACKENDS), max_size=6).map(tuple), st.just("trust me"))
+orders = st.lists(attempts(BACKENDS), max_size=6).map(tuple)
+plans = st.builds(Plan, orders, st.just("trust me"), orders)
 
 
 @given(worlds(), plans)
 def test_nothing_forbidden_or_unknown_gets_through(world: tuple[Facts, Snapshot], plan: Plan) -> None:
     facts, snapshot = world
     permitted, _ = guard.permit(plan, facts, snapshot)
-    for attempt in permitted.attempts:
+    for attempt in permitted.attempts + permitted.explore:
         target = snapshot.targets[facts.model, attempt.backend]
         assert target in snapshot.models[facts.model].targets
         assert target.site in snapshot.sites[facts.data_class]
@@ -41,7 +42,9 @@ def test_it_drops_nothing_else_and_keeps_the_order(world: tuple[Facts, Snapshot]
         return not facts.encoded_image or target.takes_image or bool(attempt.stages)
 
     assert list(permitted.attempts) == [a for a in plan.attempts if fine(a)]
-    assert list(blocked) == [a.backend for a in plan.attempts if not fine(a)]
+    assert list(permitted.explore) == [a for a in plan.explore if fine(a)]
+    harmful = [a.backend for a in plan.attempts + plan.explore if not fine(a)]
+    assert list(blocked) == list(dict.fromkeys(harmful))
 
 
 @given(worlds(), plans)

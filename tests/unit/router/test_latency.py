@@ -12,6 +12,7 @@ from router.latency import (
     FORGET_AFTER_S,
     FRESH_FOR_S,
     LEAST_SPREAD_BYTES,
+    ROUND_TRIPS,
     WINDOW,
     LatencyEstimator,
     LatencyPrediction,
@@ -169,3 +170,63 @@ def test_cut_off_calls_do_not_raise_what_suffices() -> None:
     assert estimator.prediction is not None
     assert estimator.prediction.suffices(0.2, 0)
     assert not estimator.prediction.suffices(0.0005, 0)
+
+
+def test_a_round_trip_that_grows_is_believed_before_any_call_finds_out() -> None:
+    estimator = LatencyEstimator()
+    for _ in range(ROUND_TRIPS):
+        estimator.answered_after(0.02)
+    for _ in range(50):
+        estimator.record(NOW, 100, 0.025, 0.01)
+    estimator.refresh(NOW)
+    assert estimator.prediction is not None
+    assert estimator.prediction.p50(100) == pytest.approx(0.035)
+    for _ in range(ROUND_TRIPS):
+        estimator.answered_after(0.5)
+    estimator.refresh(NOW)
+    assert estimator.prediction.p50(100) == pytest.approx(0.515)
+    assert estimator.prediction.network.p50 == pytest.approx(0.505)
+    assert estimator.prediction.usual(100) == pytest.approx(0.515)
+    estimator.answered_after(0.02)
+    estimator.refresh(NOW)
+    assert estimator.prediction.p50(100) == pytest.approx(0.035), "and one that shrinks, at once"
+
+
+def test_a_single_slow_round_trip_is_not_the_networks() -> None:
+    estimator = LatencyEstimator()
+    estimator.answered_after(0.02)
+    estimator.answered_after(0.3)
+    assert estimator.round_trip_s == 0.02
+
+
+def test_a_round_trip_that_is_still_unanswered_counts_as_long_as_it_has_taken() -> None:
+    estimator = LatencyEstimator()
+    estimator.answered_after(0.02)
+    for waited in (0.01, 0.1, 0.2):
+        estimator.unanswered_for(waited)
+        assert estimator.round_trip_s == max(0.02, waited)
+    estimator.answered_after(0.25)
+    assert estimator.round_trip_s == 0.02
+    estimator.unanswered_for(0.3)
+    estimator.never_answered()
+    assert estimator.round_trip_s == 0.0
+    estimator.answered_after(0.5)
+    assert estimator.round_trip_s == 0.5, "what was before it was given up does not count"
+
+
+@given(samples, seconds, seconds)
+def test_a_longer_round_trip_never_makes_a_prediction_shorter(
+    measured: list[tuple[int, float, float]], one: float, other: float
+) -> None:
+    short, long = sorted((one, other))
+    predicted = []
+    estimator = LatencyEstimator()
+    for sample in measured:
+        estimator.record(NOW, *sample)
+    for rtt in (short, long):
+        for _ in range(ROUND_TRIPS):
+            estimator.answered_after(rtt)
+        estimator.refresh(NOW)
+        assert estimator.prediction is not None
+        predicted.append(estimator.prediction.p95(0))
+    assert predicted[0] <= predicted[1]

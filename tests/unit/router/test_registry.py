@@ -66,6 +66,6 @@ def test_the_same_registration_seen_twice_is_one(install: Install) -> None:
 def test_an_unknown_kind_lists_the_known_ones_and_suggests() -> None:
     with pytest.raises(UnknownKind, match=r"'local-frist' is not a known kind.*did you mean 'local-first'\?"):
         Registry(POLICIES).load("local-frist")
-    with pytest.raises(UnknownKind, match="cloud-primary, local-first") as caught:
+    with pytest.raises(UnknownKind, match="cloud-primary, fastest, local-first") as caught:
         Registry(POLICIES).load("zzzzzz")
     assert "did you mean" not in str(caught.value)

@@ -15,7 +15,7 @@ from router.types import InferenceRequest
 from tests.unit.app.codec.front import SPECS
 from tests.unit.samples import rows
 
-NOTHING: dict[str, Any] = {"id": None, "data_class": None, "deadline_ms": None, "parameters": {}}
+NOTHING: dict[str, Any] = {"id": None, "data_class": None, "deadline_ms": None, "priority": None, "parameters": {}}
 
 
 def made(engine: Engine, headers: dict[str, str] | None = None, **facts: Any) -> InferenceRequest:

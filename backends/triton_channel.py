@@ -1,0 +1,127 @@
+"""The connection to one Triton server: one channel for all calls, its settings made together, replaced when stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from router.errors import BackendTimeout
+
+MAX_MESSAGE_BYTES = 64 << 20
+
+ABANDONED_FOR_S = 1.0
+"""How long after its deadline an inference is left to end by itself before it is cancelled on the server."""
+
+CLOSE_GRACE_S = 1.0
+"""Longest that closing waits for inferences that nobody waits for any more."""
+
+CLOSE_LOOK_EVERY_S = 0.01
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # gRPC's default backs off up to two minutes, and would stay away that long after the WAN is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Also how long one attempt to connect may take: several round trips with TLS.
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    # Subchannels are shared across the process otherwise, and a new channel would inherit a stuck connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    # By default a name that could not be resolved is asked for again after half a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # No keepalive pings: the probes carry data more often than any ping would, and servers strike eager pings.
+)
+
+
+class TritonChannel:
+    """One channel. It connects when it is first used: no network is needed to make it.
+
+    To be made inside the running loop.
+
+    Args:
+        url: `grpc://host:port`, or `grpcs://host:port` for TLS with the system's certificate authorities.
+
+    Attributes:
+        stub: Makes the calls; another one after `renew`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._retired: grpc.aio.Channel | None = None
+        self._calls: set[Any] = set()
+        self._connect()
+
+    async def renew(self, stub: Any) -> None:
+        """Replaces the channel that `stub` uses, unless that was done already.
+
+        A channel can be stuck on a connection that nobody answers any more, for as long as the kernel keeps trying.
+        What is under way on it may still end; it is closed with the next renewal.
+        """
+        if stub is not self.stub:
+            return
+        before, self._retired = self._retired, self._channel
+        self._connect()
+        if before is not None:
+            await before.close()
+
+    async def infer(self, request: Any, deadline: float) -> Any:
+        """Sends one ModelInferRequest and waits for its response until the deadline.
+
+        An inference that nobody waits for any more is left to end by itself, not cancelled: Triton up to 25.02
+        can crash when a cancellation meets the end of the inference (docs/decisions/0011), and what a server has begun
+        it finishes anyway. What still waits in the server's queue is dropped there by the request's own timeout.
+
+        Raises:
+            BackendTimeout: The deadline passed.
+            grpc.aio.AioRpcError: The RPC failed.
+        """
+        seconds = seconds_until(deadline)
+        if seconds <= 0:
+            raise BackendTimeout("The deadline passed before the request could be sent.")
+        loop = asyncio.get_running_loop()
+        call = self.stub.ModelInfer(request, timeout=seconds + ABANDONED_FOR_S)
+        over: asyncio.Future[None] = loop.create_future()
+        self._calls.add(call)  # a call that nobody holds would be cancelled by its finalizer
+        call.add_done_callback(self._calls.discard)
+
+        def end(_: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        call.add_done_callback(end)
+        timer = loop.call_later(seconds, end)
+        try:
+            await over
+        finally:
+            timer.cancel()
+        if not call.done():
+            raise BackendTimeout("The server did not answer in time.")
+        return await call
+
+    async def close(self) -> None:
+        """Closes the channel, once the inferences that were abandoned have ended, within reason."""
+        give_up = time.monotonic() + CLOSE_GRACE_S
+        while self._calls and time.monotonic() < give_up:  # noqa: ASYNC110 rare, and short
+            await asyncio.sleep(CLOSE_LOOK_EVERY_S)
+        for channel in (self._channel, self._retired):
+            if channel is not None:
+                await channel.close()
+
+    def _connect(self) -> None:
+        target = urlsplit(self._url).netloc
+        if self._url.startswith("grpcs:"):
+            credentials = grpc.ssl_channel_credentials()
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+def seconds_until(deadline: float) -> float:
+    """Seconds from now, never negative."""
+    return max(0.0, deadline - time.monotonic())
