@@ -112,8 +112,7 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
     during = _due(main, record.began, record.ended)
     steady = _due(answers, record.began + detection_s, record.ended)
     unanswered = [sample for sample in record.samples if not sample.answered]
-    excused = [sample for sample in unanswered if _is_excused(sample, record, expectation, recovery_s)]
-    excused_ids = {sample.id for sample in excused}
+    failed = [sample for sample in unanswered if not _is_excused(sample, record, expectation, recovery_s)]
     paid = [sample.due for sample in during if _paid_for(sample, expectation.remote)]
     seen_down = _seen_down(record, expectation.watched)
     # An error names no attempts: where there are only errors, who paid cannot be seen, but what the gateway knows can.
@@ -123,9 +122,9 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
     marked = record.wire.marked if record.wire else {}
     return Figures(
         requests=len(record.samples),
-        failed=dict(Counter(_what_instead(sample) for sample in unanswered if sample.id not in excused_ids)),
+        failed=dict(Counter(map(_what_instead, failed))),
         late=sum(_is_late(sample, record, expectation) for sample in record.samples),
-        excused=len(excused),
+        excused=len(unanswered) - len(failed),
         detection=detection,
         seen_down=seen_down,
         recovery=_recovery(main, record.ended, expectation.remote),
