@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -58,7 +58,12 @@ def make_drill(theatre: Callable[[], Theatre]) -> click.Command:
         help="Folder for report.html and the pictures.",
     )
     @click.option("--seconds", type=click.FloatRange(1), help="Length of every fault; with --against, of the watch.")
-    @click.option("--json", "json_file", type=click.File("wb"), help="Write the outcome as JSON; - is stdout.")
+    @click.option(
+        "--json",
+        "json_file",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="Write the outcome as JSON; - is stdout.",
+    )
     @click.option("--against", metavar="URL", help="Watch this live gateway while you pull the cable.")
     @click.option("--model", default="digits", show_default=True, help="With --against: the model to ask.")
     @click.option("--inputs", type=click.File("rb"), help='With --against: its inputs, as {"NAME": nested list}.')
@@ -70,7 +75,7 @@ def make_drill(theatre: Callable[[], Theatre]) -> click.Command:
         file: Path,
         report: Path,
         seconds: float | None,
-        json_file: BinaryIO | None,
+        json_file: str | None,
         against: str | None,
         model: str,
         inputs: BinaryIO | None,
@@ -202,7 +207,7 @@ def _tell(
     plan: DrillFile,
     mode: str,
     report: Path,
-    json_file: Any,
+    json_file: str | None,
 ) -> int:
     """Prints and writes what came of it. Returns the exit status."""
     from drills.machine import describe_machine
@@ -218,14 +223,15 @@ def _tell(
         not_run=outcome.not_run,
         broken=outcome.broken,
     )
-    to_stdout = json_file is not None and json_file.name == "<stdout>"
+    to_stdout = json_file == "-"
     click.echo(table(drill), err=to_stdout)
-    if json_file is not None:
-        json_file.write(as_json(drill) + b"\n")
     try:
         page = write_report(drill, expectations, report)
+        if json_file is not None:
+            with click.open_file(json_file, "wb") as file:
+                file.write(as_json(drill) + b"\n")
     except OSError as error:
-        raise CannotRun(f"The report cannot be written to {report}: {error.strerror}.") from None
+        raise CannotRun(f"{error.filename} cannot be written: {error.strerror}.") from None
     click.echo(f"{drill.word}; the report is {page}", err=to_stdout)
     return STATUS[drill.word]
 

@@ -58,7 +58,7 @@ def draw(verdict: Verdict, expectation: Expectation) -> bytes:
     axes: tuple[Axes, Axes, Axes] = figure.subplots(3, 1, sharex=True, height_ratios=(4, 5, 0.7))
     rates, latencies, state = axes
     kinds = _sorted_out(main, expectation.remote)
-    if main:
+    if main and main[0].due < main[-1].due:
         state.set_xlim(main[0].due - record.began, main[-1].due - record.began)
     _draw_rates(rates, kinds, record.began, expectation.remote)
     _draw_latencies(latencies, kinds, record.began)
