@@ -52,7 +52,7 @@ class Progress:
         self._failed += sum(not sample.answered for sample in samples)
         self._backends.update(sample.backend for sample in samples if sample.answered)
         self._recent.extend((sample.ended, sample.latency) for sample in samples if sample.answered)
-        newest = max((sample.ended for sample in samples), default=0.0)
+        newest = max((ended for ended, _ in self._recent), default=0.0)
         while self._recent and self._recent[0][0] < newest - RECENT_S:
             self._recent.popleft()
         if self._rewrites or self._clock() - self._told >= PLAIN_EVERY_S:

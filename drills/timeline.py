@@ -99,7 +99,7 @@ def _draw_rates(axis: Axes, kinds: dict[Kind, list[Sample]], began: float, remot
     everything = [sample.due - began for held in kinds.values() for sample in held]
     if everything:
         # One edge of the bins is the fault's begin, so that no bin holds some of both.
-        edges = np.arange(np.floor(min(everything) / BIN_S), np.ceil(max(everything) / BIN_S) + 1) * BIN_S
+        edges = np.arange(np.floor(min(everything) / BIN_S), np.floor(max(everything) / BIN_S) + 2) * BIN_S
         below = np.zeros(len(edges) - 1)
         for kind, held in kinds.items():
             counts, _ = np.histogram([sample.due - began for sample in held], edges)
