@@ -8,7 +8,6 @@ it grows. Nothing here measures anything; every time is the sender's.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,8 +148,8 @@ class Load:
             LoadFailed: The sender ended with an error, or did not end.
         """
         assert self._process is not None, "use `async with`"
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # rather than a signal, which might come when it is about to end by itself
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.wait()
