@@ -163,6 +163,7 @@ async def disk_full(scene: Scene) -> None:
             raise
     replacement.rename(gateway.policy)
     await scene.hold()
+    scene.problems += [f"With its disk full: {problem}" for problem in await asyncio.to_thread(gateway.ledger_problems)]
     filler.unlink()
     gateway.policy.write_bytes(good)
     scene.end()

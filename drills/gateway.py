@@ -197,6 +197,14 @@ class Gateway:
         """
         return float(self.status()["budgets"]["cloud"]["spent_month_usd"])
 
+    def ledger_problems(self) -> list[str]:
+        """Why its budgets cannot be written down; empty where they can.
+
+        Raises:
+            OSError: No answer.
+        """
+        return list(self.status()["ledger_problems"])
+
     def close(self) -> None:
         """Ends it, and lets go of its socket."""
         if self._child is not None:
