@@ -45,7 +45,8 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a record adds up to. Times are seconds, money is dollars; None stands for what cannot be said.
+    """What a record adds up to. Times are seconds, money is dollars; None stands for what cannot be said, or not of this
+    scenario.
 
     Args:
         requests: How many were sent, all streams together.
@@ -125,9 +126,9 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
         failed=dict(Counter(map(_what_instead, failed))),
         late=sum(_is_late(sample, record, expectation) for sample in record.samples),
         excused=len(unanswered) - len(failed),
-        detection=detection,
+        detection=detection if expectation.detection else None,
         seen_down=seen_down,
-        recovery=_recovery(main, record.ended, expectation.remote),
+        recovery=_recovery(main, record.ended, expectation.remote) if expectation.recovery else None,
         flaps=_changes(record.sightings, expectation.watched),
         faults=_faults(record, expectation),
         by_remote_in_outage=sum(sample.answered and sample.backend == expectation.remote for sample in steady),
