@@ -3,6 +3,9 @@
 The model's config.pbtxt says what differs. The ONNX file beside this one is always `model.onnx`, outputs have
 the same names in both, and the parameter `decode` set to "image" puts a picture decoder in front.
 
+For drills: while the file named by the variable HYBRID_ROUTER_FAIL_FILE exists, every request is answered with an
+internal error, and the model goes on to say that it is ready. Without the variable there is no such switch.
+
 The backend's stub runs an isolated Python that sees neither PYTHONPATH nor an active virtual environment, so
 the variable HYBRID_ROUTER_SITE_PACKAGES names the directory that holds numpy, ONNX Runtime and Pillow where
 these are not installed system-wide.
@@ -90,6 +93,7 @@ class TritonPythonModel:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._fail_file = os.environ.get("HYBRID_ROUTER_FAIL_FILE")
         self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._source = self._session.get_inputs()[0].name
 
@@ -102,6 +106,8 @@ class TritonPythonModel:
         Returns:
             One response per request, in the same order.
         """
+        if self._fail_file and os.path.exists(self._fail_file):
+            return [pb_utils.InferenceResponse(error=_drilled_error()) for _ in requests]
         responses: list[Any] = [None] * len(requests)
         readable: list[tuple[int, NDArray[np.float32]]] = []
         for position, request in enumerate(requests):
@@ -138,6 +144,11 @@ class TritonPythonModel:
             for (name, dtype), result in zip(self._outputs.items(), results, strict=True)
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _drilled_error() -> Any:
+    """Triton's error for a fault of its own: gRPC INTERNAL, HTTP 500."""
+    return pb_utils.TritonError("failing on purpose, for a drill", pb_utils.TritonError.INTERNAL)
 
 
 def _bad_request(message: str) -> Any:
