@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from app import client
-from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings
+from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from drills.command import drill
 
 CLOUD_LOOK_EVERY_S = 0.2
@@ -62,7 +62,8 @@ def make_settings(**given: Any) -> Settings:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise click.ClickException("; ".join(map(_setting_problem, error.errors()))) from None
-    check_policy(settings.policy)
+    if not last_good_policy(settings).exists():  # else the gateway starts from that, and says what is wrong
+        check_policy(settings.policy)
     return settings
 
 

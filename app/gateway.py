@@ -17,7 +17,7 @@ from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
 from app.policy_file import PolicyFile
-from app.settings import Settings
+from app.settings import Settings, last_good_policy
 from backends.image import preprocess
 from backends.registry import backend_maker
 from router.engine import Engine
@@ -37,7 +37,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
         today=lambda: datetime.now(UTC).date(),
         ledger=ledger,
     )
-    policy_file = PolicyFile(settings.policy, engine, now=lambda: datetime.now(UTC))
+    policy_file = PolicyFile(settings.policy, last_good_policy(settings), engine, now=lambda: datetime.now(UTC))
     metrics.registry.register(
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )

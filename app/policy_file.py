@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -49,12 +50,14 @@ class PolicyFile:
 
     Args:
         path: The file.
+        last_good: Where a copy of what is in force is kept, to start from when the file is no good.
         engine: The engine.
         now: Gives the wall clock's time.
     """
 
-    def __init__(self, path: Path, engine: Engine, now: Callable[[], datetime]) -> None:
+    def __init__(self, path: Path, last_good: Path, engine: Engine, now: Callable[[], datetime]) -> None:
         self.path = path
+        self._last_good = last_good
         self._engine = engine
         self._now = now
         self._state: PolicyFileState | None = None
@@ -67,13 +70,22 @@ class PolicyFile:
         return self._state
 
     async def start(self) -> None:
-        """Puts the file in force for the first time. Models that cannot be opened do not stop it.
+        """Puts the file in force for the first time, or what was in force last if the file is no good.
+
+        Models that cannot be opened do not stop it.
 
         Raises:
-            PolicyFileError: There is no valid file.
+            PolicyFileError: There is no valid file, and nothing was in force before.
         """
-        content = _read(self.path)
-        await self._put_in_force(content, must_open=False)
+        try:
+            await self._put_in_force(_read(self.path), must_open=False)
+        except PolicyFileError as error:
+            try:
+                await self._put_in_force(_read(self._last_good), must_open=False)
+            except PolicyFileError:
+                raise error from None
+            self._seen = None
+            self._complain(error.problems)
 
     async def watch(self) -> None:
         """Follows the file for ever. Editors replace it, Kubernetes swaps a symlink above it: its folder is watched."""
@@ -115,7 +127,21 @@ class PolicyFile:
         deployment = await asyncio.to_thread(load, content, str(self.path))
         await self._engine.adopt(deployment, must_open=must_open)
         self._state = PolicyFileState(_digest(content), self._now(), content.decode())
+        await asyncio.to_thread(self._keep, content)
         log.info("policy file %s is in force, generation %d", self.path, self._engine.snapshot.generation)
+
+    def _keep(self, content: bytes) -> None:
+        """Keeps a copy that is whole at any moment. A disk that does not take it costs the copy, no more."""
+        beside = self._last_good.with_suffix(".new")
+        try:
+            self._last_good.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._last_good)
+        except OSError as error:
+            log.warning("%s cannot be written (%s); a restart needs a good policy file", beside, error.strerror)
 
     def _complain(self, problems: tuple[Problem, ...]) -> None:
         if self.state.problems != problems:

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         return self
 
 
+def last_good_policy(settings: Settings) -> Path:
+    """Where the policy file that was in force last is kept."""
+    return settings.state_dir / "policy.yaml"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens there."""
     if host == "localhost":

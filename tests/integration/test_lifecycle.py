@@ -135,6 +135,37 @@ def test_connections_that_arrive_during_a_restart_wait_and_are_answered(
         assert [answer.status_code for answer in answers] == [200] * 8
 
 
+@pytest.mark.parametrize("rubbish", [b"", b"backends: [", None], ids=["empty", "broken", "gone"])
+def test_a_restart_with_a_bad_policy_file_goes_on_with_the_last_good_one(
+    policy: Path, state: dict[str, str], rubbish: bytes | None
+) -> None:
+    with GatewayProcess(policy, state) as gateway:
+        before = gateway.http.get("/policy").json()["in_force"]["sha256"]
+        gateway.process.kill()
+        gateway.process.wait(10)
+    good = policy.read_bytes()
+    if rubbish is None:
+        policy.unlink()
+    else:
+        policy.write_bytes(rubbish)
+    with GatewayProcess(policy, state) as gateway:
+        seen = gateway.http.get("/policy").json()
+        assert (seen["in_force"]["sha256"], seen["file_is_in_force"]) == (before, False)
+        assert seen["problems"]
+        assert gateway.metric("hybrid_router_policy_file_valid") == 0
+        assert gateway.infer(**BODY)["route"]["policy"] == "documents"
+        policy.write_bytes(good)
+        gateway.wait_until(lambda it: it.http.get("/policy").json()["file_is_in_force"])
+
+
+def test_a_first_start_with_a_bad_policy_file_is_refused(policy: Path, state: dict[str, str]) -> None:
+    policy.write_bytes(b"backends: [")
+    ended = start("--policy", str(policy), env=os.environ | state)
+    assert ended.returncode == 1
+    assert "line 1: not YAML" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def start(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Starts a gateway that is expected to refuse."""
     return subprocess.run(
