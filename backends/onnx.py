@@ -88,7 +88,9 @@ class OnnxBackend:
     def __init__(self, options: OnnxOptions, context: BackendContext) -> None:
         self._options = options
         self._models_dir = context.models_dir
-        self._threads = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="onnx")
+        # One core is left to the event loop: requests that it cannot read are of no use to the others.
+        threads = max(1, (os.cpu_count() or 1) - 1)
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")
 
     async def open(self, model: ModelSpec, variant: OnnxVariant) -> OnnxServable:
         """Loads the file, holds it against the model's spec and warms it up.

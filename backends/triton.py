@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -142,7 +143,7 @@ class TritonServable:
             assert self._variant.encoded_image is not None, "takes_image is False"
             model = self._variant.encoded_image.name
             image = bytes_tensor(call.payload.content)
-            outputs = await self._ask(call, {self._variant.encoded_image.input: image}, deadline)
+            outputs = await self._ask(call, {self._variant.encoded_image.input: image}, deadline, call.late)
         else:
             model = self._variant.name
             outputs = await self._ask_in_batches(call, call.payload, deadline)
@@ -206,7 +207,7 @@ class TritonServable:
     async def _ask_in_batches(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
         rows, most = row_count(tensors, self._model), self._max_rows
         if not 0 < most < rows:
-            return await self._ask(call, tensors, deadline)
+            return await self._ask(call, tensors, deadline, call.late)
         if rows > most * MAX_BATCHES:
             raise BackendRejectedInput(
                 f"{self._variant.label} takes {most} rows at a time, and {rows} are too many for one request."
@@ -229,7 +230,9 @@ class TritonServable:
         async with self._batches:
             return await self._ask(call, tensors, deadline)
 
-    async def _ask(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+    async def _ask(
+        self, call: Call, tensors: Tensors, deadline: float, late: Callable[[float], None] | None = None
+    ) -> dict[str, Tensor]:
         seconds = seconds_until(deadline)
         if isinstance(call.payload, EncodedImage):
             assert self._variant.encoded_image is not None, "takes_image is False"
@@ -237,7 +240,7 @@ class TritonServable:
         else:
             request = infer_request(call, self._variant.name, self._variant.version, tensors, seconds)
         try:
-            response = await self._channel.infer(request, deadline)
+            response = await self._channel.infer(request, deadline, late)
         except grpc.aio.AioRpcError as error:
             raise translated(error, self._variant.label) from error
         return declared_outputs(response, self._model, self._variant.label)

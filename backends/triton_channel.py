@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +21,6 @@ ABANDONED_FOR_S = 1.0
 
 CLOSE_GRACE_S = 1.0
 """Longest that closing waits for inferences that nobody waits for any more."""
-
-CLOSE_LOOK_EVERY_S = 0.01
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -53,7 +53,7 @@ class TritonChannel:
     def __init__(self, url: str) -> None:
         self._url = url
         self._retired: grpc.aio.Channel | None = None
-        self._calls: set[Any] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._connect()
 
     async def renew(self, stub: Any) -> None:
@@ -69,12 +69,17 @@ class TritonChannel:
         if before is not None:
             await before.close()
 
-    async def infer(self, request: Any, deadline: float) -> Any:
+    async def infer(self, request: Any, deadline: float, late: Callable[[float], None] | None) -> Any:
         """Sends one ModelInferRequest and waits for its response until the deadline.
 
         An inference that nobody waits for any more is left to end by itself, not cancelled: Triton up to 25.02
         can crash when a cancellation meets the end of the inference (docs/decisions/0011), and what a server has begun
         it finishes anyway. What still waits in the server's queue is dropped there by the request's own timeout.
+
+        Args:
+            request: The request.
+            deadline: Monotonic seconds.
+            late: Told how many seconds an abandoned inference took after all.
 
         Raises:
             BackendTimeout: The deadline passed.
@@ -86,8 +91,7 @@ class TritonChannel:
         loop = asyncio.get_running_loop()
         call = self.stub.ModelInfer(request, timeout=seconds + ABANDONED_FOR_S)
         over: asyncio.Future[None] = loop.create_future()
-        self._calls.add(call)  # a call that nobody holds would be cancelled by its finalizer
-        call.add_done_callback(self._calls.discard)
+        started = loop.time()
 
         def end(_: object = None) -> None:
             if not over.done():
@@ -99,15 +103,20 @@ class TritonChannel:
             await over
         finally:
             timer.cancel()
+            if not call.done():
+                leaving = loop.create_task(_see_off(call, started, late), name="abandoned")
+                self._abandoned.add(leaving)
+                leaving.add_done_callback(self._abandoned.discard)
         if not call.done():
             raise BackendTimeout("The server did not answer in time.")
         return await call
 
     async def close(self) -> None:
         """Closes the channel, once the inferences that were abandoned have ended, within reason."""
-        give_up = time.monotonic() + CLOSE_GRACE_S
-        while self._calls and time.monotonic() < give_up:  # noqa: ASYNC110 rare, and short
-            await asyncio.sleep(CLOSE_LOOK_EVERY_S)
+        if self._abandoned:
+            _, lasting = await asyncio.wait(self._abandoned, timeout=CLOSE_GRACE_S)
+            for task in lasting:
+                task.cancel()
         for channel in (self._channel, self._retired):
             if channel is not None:
                 await channel.close()
@@ -120,6 +129,14 @@ class TritonChannel:
         else:
             self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+async def _see_off(call: Any, started: float, late: Callable[[float], None] | None) -> None:
+    """Holds an abandoned call until it ends: one that nobody holds would be cancelled by its finalizer."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await call
+        if late is not None:
+            late(asyncio.get_running_loop().time() - started)
 
 
 def seconds_until(deadline: float) -> float:

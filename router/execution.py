@@ -269,11 +269,17 @@ class Execution:
             seconds = max(0.0, limit - self._clock())
             size = self._request.payload_bytes if payload is self._request.payload else nbytes(payload)
             target.charge(record, size, row_count(payload, self._model))
-            call = Call(payload, size, self._request.id, self._request.parameters)
+            call = Call(
+                payload,
+                size,
+                self._request.id,
+                self._request.parameters,
+                lambda took_s: instance.answered_late(self._clock(), size, took_s),
+            )
             try:
-                reply = await within(seconds, instance.servable.infer(call, limit))
+                reply = await within(seconds, instance.servable.infer(call, limit), instance.waiting)
             except TimeoutError:
-                raise BackendTimeout(f"{attempt.backend} did not answer within {seconds:.3f} s.") from None
+                raise BackendTimeout(f"{attempt.backend} did not answer in time, or is known to be gone.") from None
             except BackendUnavailable:
                 target.refund(record)
                 raise

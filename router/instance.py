@@ -72,6 +72,7 @@ class Instance:
         self.latency = LatencyEstimator()
         self.admission = Admission(ConcurrencyLimit(), MOST_WAITING)
         self.unsettled = True
+        self.waiting: set[asyncio.Timeout] = set()
         self._asked_at: float | None = None
 
     def serves(self, backend: Backend, model: ModelSpec, variant: VariantOptions) -> bool:
@@ -117,12 +118,29 @@ class Instance:
             log.exception("probing %s raised what its contract does not allow", self.variant.label)
             self.breaker.probe_failed(clock(), random(), f"probing it failed: {error}")
         else:
+            was_away = not self.breaker.admits
             self.breaker.probe_succeeded(clock())
             if reply is not None:
                 size = synthetic_call(self.model).payload_bytes
+                if was_away:
+                    self.latency.vouched(size)
                 self.latency.record(clock(), size, reply.network_s, reply.queue_s + reply.compute_s)
         finally:
             self.unsettled = True
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Ends the wait of every call under way if the breaker is open: whoever waits has better things to do."""
+        if self.waiting and not self.breaker.admits:
+            now = asyncio.get_running_loop().time()
+            for limit in self.waiting:
+                if not limit.expired():
+                    limit.reschedule(now)
+
+    def answered_late(self, now: float, payload_bytes: int, seconds: float) -> None:
+        """Learns that a call ended that nobody waited for any more."""
+        self.latency.record_late(now, payload_bytes, seconds)
+        self.unsettled = True
 
     def _patience_s(self) -> float:
         """How long a readiness probe may take."""
@@ -196,6 +214,8 @@ class Permit:
         instance.admission.limit.sampled(now, now - self._started, self._in_flight, record.outcome)
         instance.admission.leave(now)
         instance.breaker.attempt_ended(record.outcome, now, str(error))
+        if record.outcome is Outcome.DROPPED:
+            instance.let_go()
 
     def _timed_out(self, now: float) -> None:
         prediction, record = self._instance.latency.prediction, self._record
@@ -211,6 +231,9 @@ class Permit:
 
     def _took_at_least(self, now: float) -> None:
         record, elapsed = self._record, now - self._started
+        prediction = self._instance.latency.prediction
+        if prediction is not None and elapsed < prediction.p50(record.payload_bytes):
+            return  # it was let go early, which says nothing
         on_the_way, at_work = (0.0, elapsed) if record.site == ON_PREMISES else (elapsed, 0.0)
         self._instance.latency.record_at_least(now, record.payload_bytes, on_the_way, at_work)
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from router.recent import RecentCalls, size_class
 
 WINDOW = 256
 """How many of the latest samples count: at 100 requests/s those of the last 2.5 s."""
@@ -63,6 +65,7 @@ class LatencyPrediction:
         seconds_per_byte: What each byte of payload adds to the network time.
         samples: How many samples it rests on.
         completed: The total at zero payload over the calls that were not cut off, seconds; None if all were.
+        of_late: Median seconds that the latest calls took, by size class of their payload.
     """
 
     network: Quantiles
@@ -71,6 +74,7 @@ class LatencyPrediction:
     seconds_per_byte: float
     samples: int
     completed: Quantiles | None = None
+    of_late: Mapping[int, float] = field(default_factory=dict)
 
     def p50(self, payload_bytes: int) -> float:
         """Median seconds for a payload of this size."""
@@ -85,11 +89,14 @@ class LatencyPrediction:
         return self.total.p99 + self.seconds_per_byte * payload_bytes
 
     def usual(self, payload_bytes: int) -> float:
-        """Median seconds of calls that were allowed to end, for a payload of this size; 0 if none was.
+        """What calls with a payload of this size took of late, or else the median of calls that ended; 0 if none did.
 
-        What takes longer than it is given is the breaker's business: if it counted here, a backend that hung three
-        times would be passed over for want of time, and nobody would find out that it is well again.
+        What never ends is the breaker's business: if it counted here, a backend that hung three times would be passed
+        over for want of time, and nobody would find out that it is well again.
         """
+        of_late = self.of_late.get(size_class(payload_bytes))
+        if of_late is not None:
+            return of_late
         return 0.0 if self.completed is None else self.completed.p50 + self.seconds_per_byte * payload_bytes
 
     def mostly(self, payload_bytes: int) -> float:
@@ -125,21 +132,32 @@ def _slope(samples: Sequence[_Sample]) -> float:
 class LatencyEstimator:
     """The latest samples of one model on one backend, and the prediction that follows from them."""
 
-    __slots__ = ("_prediction", "_round_trips", "_samples", "_unanswered_s")
+    __slots__ = ("_prediction", "_recent", "_round_trips", "_samples", "_unanswered_s")
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=WINDOW)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._unanswered_s = 0.0
+        self._recent = RecentCalls()
         self._prediction: LatencyPrediction | None = None
 
     def record(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that ended `now`; `compute_s` includes its queue time."""
         self._add(now, payload_bytes, network_s, compute_s, True)
+        self._recent.record(now, payload_bytes, self._samples[-1].total_s)
 
     def record_at_least(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that was cut off `now`: it would have taken at least that long."""
         self._add(now, payload_bytes, network_s, compute_s, False)
+
+    def record_late(self, now: float, payload_bytes: int, seconds: float) -> None:
+        """Adds that a call which was cut off ended `now` after all: what it really took."""
+        beyond_s = seconds - min(self._round_trips, default=0.0)
+        self._recent.record(now, payload_bytes, max(0.0, beyond_s))
+
+    def vouched(self, payload_bytes: int) -> None:
+        """Learns that a backend which was away is back, as a probe with a payload of this size has found."""
+        self._recent.vouched(payload_bytes)
 
     @property
     def round_trip_s(self) -> float:
@@ -191,6 +209,7 @@ class LatencyEstimator:
             seconds_per_byte=slope,
             samples=len(samples),
             completed=_quantiles(completed) if completed else None,
+            of_late={key: rtt + s for key, s in self._recent.medians(now - FORGET_AFTER_S).items()},
         )
 
     @property

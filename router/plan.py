@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from router.snapshot import Snapshot
 from router.types import Facts
 
-MARGIN_S = 0.005
+MARGIN_S = 0.01
 """Seconds kept, beside the fallback's own time, for the switch to it and for writing the answer."""
 
 

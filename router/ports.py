@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -58,12 +58,15 @@ class Call:
         payload_bytes: Its size.
         request_id: For the backend's own logs.
         parameters: The caller's parameters.
+        late: Told the seconds that it took if its answer comes when nobody waits for it any more; a backend that cannot
+            tell does not call it.
     """
 
     payload: Payload
     payload_bytes: int
     request_id: str
     parameters: Mapping[str, object]
+    late: Callable[[float], None] | None = None
 
 
 def synthetic_call(model: ModelSpec) -> Call:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+async def within(seconds: float, awaitable: Awaitable[T], limits: set[asyncio.Timeout] | None = None) -> T:
     """Awaits with a time limit.
 
     The limit is only set once the awaitable really waits: a call that answers at once, as most local ones do, would
@@ -19,6 +19,7 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     Args:
         seconds: The limit, from now.
         awaitable: What to await.
+        limits: Holds the limit for as long as it is waited for, so that somebody else can bring it forward.
 
     Raises:
         TimeoutError: The limit passed first; what was awaited is cancelled.
@@ -29,8 +30,14 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     except StopIteration as done:
         value: T = done.value
         return value
-    async with asyncio.timeout(seconds):
-        rest: T = await _go_on(steps, waits_for)
+    async with asyncio.timeout(seconds) as limit:
+        if limits is not None:
+            limits.add(limit)
+        try:
+            rest: T = await _go_on(steps, waits_for)
+        finally:
+            if limits is not None:
+                limits.discard(limit)
         return rest
 
 
