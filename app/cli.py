@@ -1,4 +1,4 @@
-"""The command line: `hybrid-router serve`, `demo`, `cloud`, `infer`, `policy check`, `policy schema`, `status`."""
+"""The command line: `serve`, `demo`, `cloud`, `infer`, `status`, `policy check`, `policy schema` and `drill`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings
+from drills.command import drill
 
 CLOUD_LOOK_EVERY_S = 0.2
 
@@ -204,3 +205,4 @@ def schema() -> None:
 
 main.add_command(client.infer)
 main.add_command(client.status)
+main.add_command(drill)
