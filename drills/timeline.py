@@ -38,7 +38,7 @@ KINDS = (
     Kind("device, degraded", "#E69F00", "^", "//", lambda s, remote: s.answered and s.degraded),
     Kind("device", "#009E73", "s", "", lambda s, _: s.answered),
     Kind("refused, says when to retry", "#CC79A7", "d", "..", lambda s, _: s.retry_after is not None),
-    Kind("failed", "#000000", "x", "xx", lambda s, _: True),
+    Kind("no answer", "#000000", "x", "xx", lambda s, _: True),
 )
 
 STATES = {
