@@ -27,10 +27,14 @@ KILL_TAKES_S = 0.05
 LATE_SEND_S = 0.02
 """A request that leaves later than this after it was due was sent late: under a tenth of the usual deadline."""
 
+STEADY_FACT = "steady_s"
+"""Seconds into the fault after which the outage is not steady any more, where that is before its end."""
+
 LOCAL_STREAM = "local"
 PHI_STREAM = "phi"
-REFUSED = (429, 503)
-UNAVAILABLE = (503, 504)
+OVERLOADED, UNAVAILABLE, TIMED_OUT = 429, 503, 504
+REFUSED = (OVERLOADED, UNAVAILABLE)
+NO_ANSWER = (OVERLOADED, UNAVAILABLE, TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a record adds up to. Times are seconds, money is dollars; None stands for what cannot be said, or not of this
-    scenario.
+    """What a record adds up to. Times are seconds, money is dollars; None stands for what cannot be said, or says
+    nothing of this scenario.
 
     Args:
         requests: How many were sent, all streams together.
@@ -111,7 +115,8 @@ def measure(record: Record, expectation: Expectation, detection_s: float, recove
     main = [sample for sample in record.samples if sample.stream == expectation.stream]
     answers = [sample for sample in main if _as_expected(sample, expectation)]
     during = _due(main, record.began, record.ended)
-    steady = _due(answers, record.began + detection_s, record.ended)
+    steady_s = record.facts.get(STEADY_FACT, record.ended - record.began)
+    steady = _due(answers, record.began + detection_s, record.began + steady_s)
     unanswered = [sample for sample in record.samples if not sample.answered]
     failed = [sample for sample in unanswered if not _is_excused(sample, record, expectation, recovery_s)]
     paid = [sample.due for sample in during if _paid_for(sample, expectation.remote)]
@@ -168,7 +173,14 @@ def _due(samples: Iterable[Sample], start: float, end: float) -> list[Sample]:
 
 
 def _as_expected(sample: Sample, expectation: Expectation) -> bool:
-    return sample.answered or (expectation.answers is Answers.REFUSALS and sample.status in UNAVAILABLE)
+    match expectation.answers:
+        case Answers.REFUSALS:
+            return sample.answered or sample.status in NO_ANSWER
+        case Answers.SHED:
+            # What was let in and ran out of time was late: it counts in the P99, as no refusal does.
+            return sample.answered or sample.status == TIMED_OUT
+        case _:
+            return sample.answered
 
 
 def _paid_for(sample: Sample, backend: str) -> bool:
@@ -177,14 +189,17 @@ def _paid_for(sample: Sample, backend: str) -> bool:
 
 def _is_excused(sample: Sample, record: Record, expectation: Expectation, recovery_s: float) -> bool:
     """Whether the scenario expects that this request got no answer."""
+    is_main = sample.stream == expectation.stream
     match expectation.answers:
         case Answers.BUT_IN_FLIGHT:
             return sample.status == 0 and sample.sent <= record.began + KILL_TAKES_S and sample.ended >= record.began
         case Answers.REFUSALS:
-            is_main = sample.stream == expectation.stream
-            return is_main and sample.status in UNAVAILABLE and record.began <= sample.due < record.ended + recovery_s
+            # Whose answer was on its way when the fault began has lost it, and has nobody else to ask.
+            meanwhile = sample.ended >= record.began and sample.due < record.ended + recovery_s
+            return is_main and sample.status in NO_ANSWER and meanwhile
         case Answers.SHED:
-            return sample.status in REFUSED and sample.retry_after is not None
+            is_refusal = sample.status in REFUSED and sample.retry_after is not None
+            return is_refusal or (is_main and sample.status == TIMED_OUT)
         case Answers.ALWAYS:
             return False
 

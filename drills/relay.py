@@ -4,7 +4,8 @@
 answered with the counts so far. It ends when its input does.
 
 - Bytes of one connection never change their order, whatever the jitter.
-- The throttle is on the way up (from the client) and is shared by all connections, as an uplink is.
+- The throttle is on the way up (from the client) and is shared by all connections, as an uplink is. Before it a quarter
+  of a second's bytes may queue, as in a router; what is more waits with its sender.
 - While it is silent nothing passes. Connections that were there before resume afterwards, as TCP's own retransmission
   would make them. Those that came meanwhile are accepted, because a program cannot keep the kernel from that; what they
   send is forgotten, and they are reset when the silence ends.
@@ -29,6 +30,10 @@ CHUNK_BYTES = 64 * 1024
 
 QUEUED_CHUNKS = 64
 """Chunks on their way in one direction of a connection; more wait in the sender, as TCP's window would have it."""
+
+UPLINK_QUEUE_S = 0.25
+RECEIVE_BYTES = 64 * 1024
+"""The kernel's buffer of each connection; it would grow to megabytes, which are half a minute of a thin uplink."""
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 """SO_LINGER with time 0: closing sends a reset."""
@@ -80,6 +85,10 @@ class Uplink:
     Bytes queue behind all that were handed over before.
     """
 
+    def backlog_s(self, now: float) -> float:
+        """Seconds until what was handed over has left."""
+        return max(0.0, self._free_at - now)
+
     def __init__(self) -> None:
         self._free_at = 0.0
 
@@ -125,8 +134,10 @@ class Relay:
 
     async def listen(self, host: str, port: int) -> int:
         """Starts to accept connections; returns the port."""
-        self._server = await asyncio.start_server(self._accept, host, port, limit=CHUNK_BYTES, reuse_address=True)
-        address = self._server.sockets[0].getsockname()
+        listener = socket.create_server((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=CHUNK_BYTES)
+        address = listener.getsockname()
         self._address = (address[0], address[1])
         return self._address[1]
 
@@ -205,6 +216,13 @@ class Relay:
                 await queue.put((due, chunk))
                 if not chunk:
                     return
+                if up:
+                    await self._have_room()
+
+    async def _have_room(self) -> None:
+        """Waits until the queue before the uplink has room."""
+        backlog_s = self._uplink.backlog_s(asyncio.get_running_loop().time())
+        await asyncio.sleep(max(0.0, backlog_s - UPLINK_QUEUE_S))
 
     def _arrives_at(self, size: int, *, up: bool) -> float:
         now, line = asyncio.get_running_loop().time(), self.conditions

@@ -18,6 +18,8 @@ from drills.record import Sample
 BIN_S = 0.25
 DPI = 110
 SHADE = "0.88"
+WORD_TAKES = 0.12
+"""Share of the width that a word takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ KINDS = (
     Kind("device, degraded", "#E69F00", "^", "//", lambda s, remote: s.answered and s.degraded),
     Kind("device", "#009E73", "s", "", lambda s, _: s.answered),
     Kind("refused, says when to retry", "#CC79A7", "d", "..", lambda s, _: s.retry_after is not None),
-    Kind("failed", "#000000", "x", "xx", lambda s, _: True),
+    Kind("no answer", "#000000", "x", "xx", lambda s, _: True),
 )
 
 STATES = {
@@ -178,7 +180,8 @@ def _draw_state(axis: Axes, verdict: Verdict, expectation: Expectation) -> None:
             color="black" if up is False else "white",
             fontsize=9,
             clip_on=True,
-            visible=ends - begins > 3.0,  # where a word does not fit, colour and hatch say it
+            visible=ends - begins
+            > WORD_TAKES * (shown[1] - shown[0]),  # where a word does not fit, colour and hatch say it
             bbox={"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "none"},
             zorder=3,
         )

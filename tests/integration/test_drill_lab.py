@@ -7,10 +7,12 @@ one that works.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,21 +45,21 @@ while True:
 """
 
 
-def left_over() -> list[str]:
-    """Everything on this machine that has a drill's name: namespaces, resolvers, folders, interfaces, mounts."""
-    found = [str(path) for folder in (NAMESPACES, RESOLVERS) if folder.is_dir() for path in folder.glob(f"{PREFIX}-*")]
-    found += map(str, Path("/tmp").glob(f"{FOLDER_PREFIX}-*"))
+def left_over(pid: int) -> list[str]:
+    """What a process's drills have left on this machine: namespaces, resolvers, folders, mounts, interfaces."""
+    marked = f"{PREFIX}-{pid}-*"
+    found = [str(path) for folder in (NAMESPACES, RESOLVERS) if folder.is_dir() for path in folder.glob(marked)]
+    found += map(str, Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}-{pid}-*"))
     found += [name for _, name in socket.if_nameindex() if name in ("wan", "to-site", "to-cloud")]
     mounts = Path("/proc/self/mounts").read_text(encoding="ascii").splitlines()
-    return found + [mount for mount in mounts if PREFIX in mount.partition(" ")[0]]
+    return found + [mount for mount in mounts if f"{PREFIX}-{pid}-" in mount]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Whatever a test here does, nothing is left."""
-    assert left_over() == []
     yield
-    assert left_over() == []
+    assert left_over(os.getpid()) == []
 
 
 @pytest.fixture
@@ -235,15 +237,15 @@ def test_a_lab_that_is_interrupted_leaves_nothing() -> None:
     process.send_signal(signal.SIGINT)
     process.wait(30)
     assert alive(started) == []
-    assert left_over() == []
+    assert left_over(process.pid) == []
 
 
-def test_what_a_killed_lab_leaves_behind_the_next_one_removes(tmp_path: Path) -> None:
+def test_what_a_killed_lab_leaves_behind_the_next_one_removes() -> None:
     process = start_lab()
     started = children(process.pid)
     process.kill()
     process.wait(10)
     eventually(lambda: not alive(started), "every process of a killed lab was gone")
-    assert left_over() != []
+    assert left_over(process.pid) != []
     with Lab(relay=False):
-        assert not [path for path in left_over() if str(process.pid) in path]
+        assert left_over(process.pid) == []

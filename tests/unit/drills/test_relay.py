@@ -172,6 +172,14 @@ def test_a_throttled_uplink_never_carries_more_than_its_rate(
         assert at - before >= size * 8 / bits_per_s - 1e-9
 
 
+@given(st.floats(0, 1e6), st.integers(1, 100_000), st.floats(1e3, 1e9))
+def test_what_was_handed_over_is_backlog_until_it_has_left(now: float, size: int, bits_per_s: float) -> None:
+    uplink = Uplink()
+    left = uplink.leaves_at(now, size, bits_per_s)
+    assert uplink.backlog_s(now) == left - now
+    assert uplink.backlog_s(left) == 0.0
+
+
 @given(st.floats(0, 1e6), st.integers(1, 100_000))
 def test_an_unlimited_uplink_holds_nothing_back(now: float, size: int) -> None:
     assert Uplink().leaves_at(now, size, None) == now
