@@ -217,7 +217,10 @@ class TritonServable:
                 parts = [
                     asking.create_task(
                         self._ask_in_turn(
-                            call, {name: rows[at : at + most] for name, rows in tensors.items()}, deadline
+                            call,
+                            {name: tensor[at : at + most] for name, tensor in tensors.items()},
+                            deadline,
+                            call.late if at + most >= rows else None,  # the last of them speaks for all
                         )
                     )
                     for at in range(0, rows, most)
@@ -226,12 +229,14 @@ class TritonServable:
             raise first(errors) from None
         return {name: np.concatenate([part.result()[name] for part in parts]) for name in self._model.outputs}
 
-    async def _ask_in_turn(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+    async def _ask_in_turn(
+        self, call: Call, tensors: Tensors, deadline: float, late: Callable[[float], None] | None
+    ) -> dict[str, Tensor]:
         async with self._batches:
-            return await self._ask(call, tensors, deadline)
+            return await self._ask(call, tensors, deadline, late)
 
     async def _ask(
-        self, call: Call, tensors: Tensors, deadline: float, late: Callable[[float], None] | None = None
+        self, call: Call, tensors: Tensors, deadline: float, late: Callable[[float], None] | None
     ) -> dict[str, Tensor]:
         seconds = seconds_until(deadline)
         if isinstance(call.payload, EncodedImage):

@@ -16,8 +16,9 @@ from router.errors import BackendTimeout
 
 MAX_MESSAGE_BYTES = 64 << 20
 
-ABANDONED_FOR_S = 1.0
-"""How long after its deadline an inference is left to end by itself before it is cancelled on the server."""
+ABANDONED_FOR_S = 5.0
+"""How long after its deadline an inference is left to end by itself before it is cancelled on the server: a line that
+has become too thin for a payload shows in how late the answer comes."""
 
 CLOSE_GRACE_S = 1.0
 """Longest that closing waits for inferences that nobody waits for any more."""

@@ -65,6 +65,7 @@ class LatencyPrediction:
         seconds_per_byte: What each byte of payload adds to the network time.
         samples: How many samples it rests on.
         completed: The total at zero payload over the calls that were not cut off, seconds; None if all were.
+        completed_per_byte: What each byte of payload added to the network time of those, seconds.
         of_late: Median seconds that the latest calls took, by size class of their payload.
     """
 
@@ -74,6 +75,7 @@ class LatencyPrediction:
     seconds_per_byte: float
     samples: int
     completed: Quantiles | None = None
+    completed_per_byte: float = 0.0
     of_late: Mapping[int, float] = field(default_factory=dict)
 
     def p50(self, payload_bytes: int) -> float:
@@ -97,16 +99,16 @@ class LatencyPrediction:
         of_late = self.of_late.get(size_class(payload_bytes))
         if of_late is not None:
             return of_late
-        return 0.0 if self.completed is None else self.completed.p50 + self.seconds_per_byte * payload_bytes
+        return 0.0 if self.completed is None else self.completed.p50 + self.completed_per_byte * payload_bytes
 
     def mostly(self, payload_bytes: int) -> float:
         """95th percentile of the same, seconds."""
-        return 0.0 if self.completed is None else self.completed.p95 + self.seconds_per_byte * payload_bytes
+        return 0.0 if self.completed is None else self.completed.p95 + self.completed_per_byte * payload_bytes
 
     def suffices(self, seconds: float, payload_bytes: int) -> bool:
         """Whether calls that were allowed to end usually ended within so many seconds."""
         most = 0.0 if self.completed is None else self.completed.p99
-        return seconds >= most + self.seconds_per_byte * payload_bytes
+        return seconds >= most + self.completed_per_byte * payload_bytes
 
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
@@ -116,10 +118,15 @@ def _quantiles(values: Sequence[float]) -> Quantiles:
     return Quantiles(*(ordered[math.ceil(q * n) - 1] for q in (0.50, 0.95, 0.99)))
 
 
+def _totals(samples: Sequence[_Sample], slope: float, rtt: float) -> list[float]:
+    """What each sample's call would take in total at zero payload and with the round trip as it is now."""
+    return [rtt + max(0.0, sample.total_s - slope * sample.payload_bytes) for sample in samples]
+
+
 def _slope(samples: Sequence[_Sample]) -> float:
     """Least-squares slope of network time over payload size, seconds per byte; 0 where sizes hardly vary."""
     sizes = [sample.payload_bytes for sample in samples]
-    if max(sizes) - min(sizes) < LEAST_SPREAD_BYTES:
+    if not sizes or max(sizes) - min(sizes) < LEAST_SPREAD_BYTES:
         return 0.0
     n = len(samples)
     mean_x = sum(sizes) / n
@@ -199,16 +206,17 @@ class LatencyEstimator:
         if not samples:
             self._prediction = None
             return
-        slope, rtt = _slope(samples), self.round_trip_s
-        totals = [(rtt + max(0.0, s.total_s - slope * s.payload_bytes), s.completed) for s in samples]
-        completed = [total for total, whole in totals if whole]
+        completed = [sample for sample in samples if sample.completed]
+        rtt, slope = self.round_trip_s, _slope(samples)
+        completed_slope = slope if len(completed) == len(samples) else _slope(completed)
         self._prediction = LatencyPrediction(
             network=_quantiles([rtt + max(0.0, s.network_s - slope * s.payload_bytes) for s in samples]),
             compute=_quantiles([s.compute_s for s in samples]),
-            total=_quantiles([total for total, _ in totals]),
+            total=_quantiles(_totals(samples, slope, rtt)),
             seconds_per_byte=slope,
             samples=len(samples),
-            completed=_quantiles(completed) if completed else None,
+            completed=_quantiles(_totals(completed, completed_slope, rtt)) if completed else None,
+            completed_per_byte=completed_slope,
             of_late={key: rtt + s for key, s in self._recent.medians(now - FORGET_AFTER_S).items()},
         )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.gateway import make_gateway
+from app.lifecycle import Lifecycle
 from app.settings import Settings
 
 
@@ -29,6 +32,11 @@ def fastapi() -> FastAPI:
     return app
 
 
+def gateway() -> Any:
+    """The whole gateway, with a state folder of its own."""
+    return make_gateway(Settings(state_dir=Path(tempfile.mkdtemp(prefix="hybrid-router-"))), Lifecycle())
+
+
 class AnnouncingServer(uvicorn.Server):
     """Prints its URL once it accepts connections."""
 
@@ -41,7 +49,7 @@ class AnnouncingServer(uvicorn.Server):
 
 def main(name: str) -> None:
     """Serves one of them until SIGTERM."""
-    apps: dict[str, Any] = {"bare": lambda: bare, "fastapi": fastapi, "gateway": lambda: make_gateway(Settings())}
+    apps: dict[str, Any] = {"bare": lambda: bare, "fastapi": fastapi, "gateway": gateway}
     lifespan: Any = "off" if name == "bare" else "on"
     config = uvicorn.Config(
         apps[name](),
