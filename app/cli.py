@@ -62,8 +62,13 @@ def make_settings(**given: Any) -> Settings:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise click.ClickException("; ".join(map(_setting_problem, error.errors()))) from None
-    if not last_good_policy(settings).exists():  # else the gateway starts from that, and says what is wrong
+    try:
         check_policy(settings.policy)
+    except click.ClickException:
+        copy = last_good_policy(settings)
+        if not copy.is_file():
+            raise
+        check_policy(copy)  # the gateway starts from that, and says what is wrong
     return settings
 
 

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from router.breaker import BreakerState
-from router.errors import RouterError
+from router.errors import Outcome, RouterError
 from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 from router.types import AttemptRecord, InferenceResponse, Route
@@ -61,7 +61,7 @@ class Metrics:
             registry=self.registry,
         )
         self._routes: dict[tuple[str, str, str, bool], tuple[Counter, Histogram]] = {}
-        self._tries: dict[tuple[str, str, str, str | None, bool], _Try] = {}
+        self._tries: dict[tuple[str, str, str, Outcome, str | None, bool], _Try] = {}
 
     def error_answered(self, error: RouterError) -> None:
         """A client was told of an error, its own mistakes included."""
@@ -98,7 +98,7 @@ class Metrics:
 
     def _attempted(self, model: str, attempts: Sequence[AttemptRecord]) -> None:
         for position, record in enumerate(attempts, start=1):
-            key = (model, record.backend, record.site, record.error, record.bytes_out > 0)
+            key = (model, record.backend, record.site, record.outcome, record.error, record.bytes_out > 0)
             tried = self._tries.get(key)
             if tried is None:
                 tried = self._tries[key] = self._try(model, record)
@@ -107,10 +107,10 @@ class Metrics:
                 self._followed(model, record, attempts[position])
 
     def _followed(self, model: str, record: AttemptRecord, by: AttemptRecord) -> None:
-        """Counts what an attempt was to the one before it: its hedge, its retry or its fallback."""
-        if by.hedged:
+        """Counts what an attempt was to those before it: a hedge, a retry or a fallback."""
+        if by.role == "hedge":
             self._hedges.labels(model, by.backend, "lost" if by.error else "won").inc()
-        elif by.backend == record.backend:
+        elif by.role == "retry":
             self._retries.labels(model, by.backend, by.error or "answered").inc()
         else:
             self._fallbacks.labels(model, record.backend, record.error or "").inc()

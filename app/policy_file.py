@@ -77,15 +77,18 @@ class PolicyFile:
         Raises:
             PolicyFileError: There is no valid file, and nothing was in force before.
         """
+        copy = _read(self._last_good) if self._last_good.is_file() else None
         try:
-            await self._put_in_force(_read(self.path), must_open=False)
-        except PolicyFileError as error:
-            try:
-                await self._put_in_force(_read(self._last_good), must_open=False)
-            except PolicyFileError:
-                raise error from None
+            content = _read(self.path)
+            await self._put_in_force(content, must_open=copy not in (None, content))
+        except (PolicyFileError, DeploymentRefused) as error:
+            if copy is None:
+                raise
+            problems = error.problems if isinstance(error, PolicyFileError) else _refused(error)
+            log.warning("starting from %s, since %s is no good", self._last_good, self.path)
+            await self._put_in_force(copy, must_open=False)
             self._seen = None
-            self._complain(error.problems)
+            self._complain(problems)
 
     async def watch(self) -> None:
         """Follows the file for ever. Editors replace it, Kubernetes swaps a symlink above it: its folder is watched."""
@@ -114,7 +117,7 @@ class PolicyFile:
             self._complain(error.problems)
         except DeploymentRefused as error:
             self._seen = None  # a model file may still arrive
-            self._complain((Problem(1, "models", str(error)),))
+            self._complain(_refused(error))
         except Exception as error:  # whatever a file makes the reader do, what is in force goes on
             log.exception("reading %s failed in a way that nobody foresaw", self.path)
             self._complain((Problem(1, "", f"cannot be put in force: {error}"),))
@@ -147,6 +150,10 @@ class PolicyFile:
         if self.state.problems != problems:
             log.error("%s is not put in force: %s", self.path, "; ".join(map(str, problems)))
         self._state = replace(self.state, problems=problems)
+
+
+def _refused(error: DeploymentRefused) -> tuple[Problem, ...]:
+    return (Problem(1, "models", str(error)),)
 
 
 def _digest(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from pathlib import Path
 
@@ -45,8 +46,9 @@ class Settings(BaseSettings):
 
 
 def last_good_policy(settings: Settings) -> Path:
-    """Where the policy file that was in force last is kept."""
-    return settings.state_dir / "policy.yaml"
+    """Where a copy of what was in force last is kept, of this policy file and no other."""
+    path = settings.policy.absolute()
+    return settings.state_dir / f"{path.stem}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}.last-good.yaml"
 
 
 def is_loopback(host: str) -> bool:

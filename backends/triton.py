@@ -18,7 +18,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from backends.oip import bytes_tensor
-from backends.triton_channel import TritonChannel, seconds_until
+from backends.triton_channel import TritonChannel, lost_if_replaced, seconds_until
 from backends.triton_messages import Served, declared_outputs, infer_request, translated
 from router.errors import BackendRejectedInput, BackendUnavailable
 from router.ports import BackendContext, Call, synthetic_call
@@ -161,10 +161,11 @@ class TritonServable:
         """
         stub = self._channel.stub
         try:
-            if synthetic:
-                await self._read_config(stub, deadline)
-            else:
-                await self._read_state(stub, deadline)
+            with lost_if_replaced():
+                if synthetic:
+                    await self._read_config(stub, deadline)
+                else:
+                    await self._read_state(stub, deadline)
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 self._failed_probes += 1
@@ -178,11 +179,12 @@ class TritonServable:
         """Readiness and statistics at once: over a slow WAN, one round trip rather than two or three."""
         try:
             async with asyncio.TaskGroup() as asking:
-                asking.create_task(self._check_ready(stub, deadline))
+                ready = asking.create_task(self._check_ready(stub, deadline))
                 for name, served in self._served.items():
                     asking.create_task(self._read_statistics(stub, name, served, deadline))
         except ExceptionGroup as errors:
             raise first(errors) from None
+        ready.result()  # raises if gRPC cancelled it, which a group takes for an end like any other
 
     async def _check_ready(self, stub: Any, deadline: float) -> None:
         started = time.monotonic()

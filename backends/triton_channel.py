@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from router.errors import BackendTimeout
+from router.errors import BackendLost, BackendTimeout
 
 MAX_MESSAGE_BYTES = 64 << 20
 
-ABANDONED_FOR_S = 5.0
+ABANDONED_FOR_S = 2.0
 """How long after its deadline an inference is left to end by itself before it is cancelled on the server: a line that
 has become too thin for a payload shows in how late the answer comes."""
 
@@ -110,7 +110,8 @@ class TritonChannel:
                 leaving.add_done_callback(self._abandoned.discard)
         if not call.done():
             raise BackendTimeout("The server did not answer in time.")
-        return await call
+        with lost_if_replaced():
+            return await call
 
     async def close(self) -> None:
         """Closes the channel, once the inferences that were abandoned have ended, within reason."""
@@ -130,6 +131,22 @@ class TritonChannel:
         else:
             self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+@contextlib.contextmanager
+def lost_if_replaced() -> Iterator[None]:
+    """Says that the connection is lost where gRPC says cancelled, as it does of all calls on a channel that closes.
+
+    Raises:
+        BackendLost: The channel was closed. Where the task itself is being cancelled, that goes on.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BackendLost("The connection was given up while the call was under way.") from None
 
 
 async def _see_off(call: Any, started: float, late: Callable[[float], None] | None) -> None:

@@ -11,6 +11,7 @@ from backends.oip import datatype, decode_raw, encode_raw
 from router.errors import (
     BackendError,
     BackendFailed,
+    BackendLost,
     BackendRejectedInput,
     BackendTimeout,
     BackendUnavailable,
@@ -94,9 +95,20 @@ def translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
         return BackendTimeout(f"{label} did not answer in time.")
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return BackendRejectedInput(f"{label} rejects the input: {detail}")
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+    if code is grpc.StatusCode.NOT_FOUND or (code is grpc.StatusCode.UNAVAILABLE and _was_never_begun(detail)):
         return BackendUnavailable(f"{label} cannot be reached: {detail}")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return BackendLost(f"{label} was lost: {detail}")
     return BackendFailed(f"{label} failed with {code.name}: {detail}")
+
+
+_NEVER_BEGUN = ("failed to connect", "resolution", "unknown model", "not ready", "shutting down", "exiting")
+"""What gRPC and Triton say of a request that no model has seen. gRPC has the same code for a connection that broke."""
+
+
+def _was_never_begun(detail: str) -> bool:
+    detail = detail.lower()
+    return any(phrase in detail for phrase in _NEVER_BEGUN)
 
 
 def _set_parameter(parameter: Any, value: object) -> None:

@@ -35,4 +35,4 @@ def hedge_after(hedge: Hedge | None, target: TargetView, facts: Facts) -> float 
         return hedge.after_ms / 1000
     if hedge is None or target.latency is None:
         return None
-    return target.latency.p95(facts.payload_bytes)
+    return target.latency.mostly(facts.payload_bytes)

@@ -67,7 +67,7 @@ class Admission:
             ...  # call the backend
         finally:
             now = clock()
-            admission.limit.sampled(now, now - started, in_flight, outcome)
+            admission.limit.sampled(now, now - started, in_flight)
             admission.leave(now)
 
     Args:
@@ -121,7 +121,7 @@ class Admission:
         """A call ended. Whoever is next may go ahead."""
         self.in_flight -= 1
         if not self._queue:
-            self._last_left = None
+            self._last_left = self._gap_s = None  # what was learnt in a rush would keep everybody out for ever
             return
         if self._last_left is not None:
             gap = now - self._last_left

@@ -2,26 +2,32 @@
 
 Invariants:
 - CLOSED admits every request; OPEN and HALF_OPEN admit none: only synthetic probes test a backend that failed.
-- It opens after `ATTEMPTS_TO_OPEN` dropped attempts with no successful attempt between them; when `RATE_TO_OPEN` of the
-  latest attempts (at most `RATE_WINDOW`, at least `RATE_LEAST`, of the last `RATE_SPAN_S`) were dropped; and after
-  `CHECKS_TO_OPEN` failed probes with no successful probe between them. None excuses another: a server can be ready
-  and still answer wrongly.
+- It opens after `ATTEMPTS_TO_OPEN` dropped attempts with no successful attempt between them, over at least `RUN_S`;
+  when `RATE_TO_OPEN` of the latest attempts (at most `RATE_WINDOW`, at least `RATE_LEAST`, of the last `RATE_SPAN_S`)
+  were dropped; and after `CHECKS_TO_OPEN` failed probes with no successful probe between them. None excuses another: a
+  server can be ready and still answer wrongly.
 - An attempt that missed its cut-off was dropped: slow counts as failed. One that its caller gave too little time is
   ignored; who calls this decides which it was.
 - `Outcome.IGNORE` changes nothing.
 - While it is open, the wait before the next probe doubles with each failed probe up to `LONGEST_WAIT_S`, and is
   spread by up to a fifth so that a fleet does not probe in step.
+- One that opens again within `RELAPSE_S` of closing waits before the first probe too, twice as long with each relapse,
+  up to `LONGEST_RELAPSE_WAIT_S`.
 - It closes on one successful synthetic probe. A readiness probe that was under way when it opened does not close it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 
 from router.errors import Outcome
 
 ATTEMPTS_TO_OPEN = 3
+RUN_S = 0.1
+"""How long a run of dropped attempts must have lasted: less is a hiccup of the line."""
+
 CHECKS_TO_OPEN = 2
 RATE_TO_OPEN = 0.5
 RATE_LEAST = 20
@@ -33,6 +39,11 @@ CHECK_INTERVAL_S = 0.2
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 1.0
 """A backend that was away for hours is back within three seconds all the same: this wait, and the probe."""
+
+RELAPSE_S = 5.0
+"""One that opens again so soon after it closed is not well: made-up inferences pass, and users' do not."""
+
+LONGEST_RELAPSE_WAIT_S = 2.0
 
 SPREAD = 0.2
 
@@ -49,12 +60,15 @@ class Breaker:
     """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried."""
 
     __slots__ = (
+        "_closed_at",
         "_dropped",
         "_failed_attempts",
         "_failed_checks",
         "_failed_probes",
+        "_failing_since",
         "_latest",
         "_next_probe_at",
+        "_relapses",
         "reason",
         "state",
     )
@@ -67,6 +81,9 @@ class Breaker:
         self._failed_probes = 0
         self._latest: deque[tuple[float, bool]] = deque()
         self._dropped = 0
+        self._failing_since = now
+        self._closed_at = -math.inf
+        self._relapses = 0
         self._next_probe_at = now
 
     @property
@@ -88,9 +105,12 @@ class Breaker:
         if not dropped:
             self._failed_attempts = 0
             return
+        if self._failed_attempts == 0:
+            self._failing_since = now
         self._failed_attempts += 1
+        in_a_row = self._failed_attempts >= ATTEMPTS_TO_OPEN and now - self._failing_since >= RUN_S
         too_many = len(self._latest) >= RATE_LEAST and self._dropped >= RATE_TO_OPEN * len(self._latest)
-        if too_many or self._failed_attempts >= ATTEMPTS_TO_OPEN:
+        if in_a_row or too_many:
             self._open(now, reason)
 
     def begin_probe(self) -> bool:
@@ -107,6 +127,7 @@ class Breaker:
         if self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.CLOSED
             self.reason = ""
+            self._closed_at = now
             self._failed_attempts = 0
             self._failed_probes = 0
             self._latest.clear()
@@ -139,4 +160,6 @@ class Breaker:
         self.state = BreakerState.OPEN
         self.reason = reason or "it failed"
         self._failed_probes = 0
-        self._next_probe_at = now
+        self._relapses = self._relapses + 1 if now - self._closed_at < RELAPSE_S else 0
+        wait = FIRST_WAIT_S * 2.0 ** min(self._relapses, 16) if self._relapses else 0.0
+        self._next_probe_at = now + min(LONGEST_RELAPSE_WAIT_S, wait)

@@ -21,7 +21,8 @@ from router.errors import (
     RouterError,
     UnknownModel,
 )
-from router.execution import Answer, Execution, Step, new_extras
+from router.execution import Answer, Execution, Step
+from router.extras import new_extras
 from router.generation import Generation, World, open_generation
 from router.instance import Instance
 from router.ledger import Ledger
@@ -159,7 +160,7 @@ class Engine:
         if first:
             await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
         self._extras = new_extras(deployment.shares)
-        self._incumbents = {}
+        self._plans, self._incumbents = {}, {}
         self._replace(World.of(generation, self._clock()))
         for instance, probing in first.items():
             self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")

@@ -146,6 +146,12 @@ class BackendTimeout(BackendError):
     code, title, http_status, grpc_code = "backend-timeout", "Backend timed out", 504, "DEADLINE_EXCEEDED"
 
 
+class BackendLost(BackendError):
+    """The backend went away while the call was under way: it may have been worked on, so it is paid and not retried."""
+
+    code, title, http_status, grpc_code = "backend-lost", "Backend lost", 503, "UNAVAILABLE"
+
+
 class BackendRejectedInput(BackendError):
     """The backend says that the input is wrong: no sign of ill health, and another backend may accept it."""
 

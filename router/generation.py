@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from router.deployment import BackendEntry, Deployment
 from router.errors import BackendError
-from router.instance import Instance, Target, open_instance
+from router.instance import Instance, open_instance
 from router.ports import Backend
 from router.purse import Purse, Purses
 from router.snapshot import ModelView, Snapshot, TargetView
+from router.target import Target
 from router.types import Facts
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,10 @@ async def open_generation(
             for model, entry in deployment.models.items()
             for backend in entry.variants
         }
-    purse_of = {name: purses.of(name, budget) for name, budget in deployment.budgets.items()} if purses else {}
+    purse_of: dict[str, Purse] = {}
+    if purses is not None:
+        for name, budget in deployment.budgets.items():
+            purse_of[name] = await asyncio.to_thread(purses.of, name, budget)
     targets = {
         (model, name): Target(name, deployment.backends[name], task.result(), purse_of.get(name))
         for (model, name), task in tasks.items()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from router.admission import Admission
 from router.breaker import Breaker
-from router.deployment import BackendEntry
-from router.errors import BackendError, BackendTimeout, BackendUnavailable, BudgetSpent, Outcome, RouterError
+from router.errors import BackendError, BackendTimeout, BackendUnavailable, Outcome, RouterError
 from router.latency import LatencyEstimator
 from router.limit import ConcurrencyLimit
 from router.ports import Backend, Servable, VariantOptions, synthetic_call
-from router.purse import Purse
-from router.snapshot import TargetView
-from router.types import ON_PREMISES, AttemptRecord, ModelSpec
+from router.recent import size_class
+from router.types import ON_PREMISES, AttemptRecord, ModelSpec, Reply
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +23,8 @@ OPEN_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 0.3
 """A backend that does not say within this time that it is ready is as good as gone."""
 
-USUAL_ROUND_TRIPS = 3
-"""One whose round trip is long gets so many of them instead."""
+USUAL_ROUND_TRIPS = 2
+"""One whose round trip is long gets so many of them instead, and a tenth of a second."""
 
 CONNECT_TIMEOUT_S = 1.0
 """The same where there may be no connection yet, which takes several round trips; nobody gets longer."""
@@ -37,6 +34,15 @@ MOST_WAITING = 256
 
 SYNTHETIC_TIMEOUT_S = 5.0
 """A made-up inference may take as long as a large model needs."""
+
+KNOWN_SYNTHETIC_TIMEOUT_S = 1.0
+"""Where it is known what most calls take, four times that is enough, and this."""
+
+FIRST_SAMPLES = 5
+"""Until there are so many, every probe is a made-up inference: a prediction does not rest on the first call alone."""
+
+TRIAL_INTERVAL_S = 2.0
+"""How often a call is made that is predicted not to fit, so that a prediction can be found wrong."""
 
 CANCELLED = "cancelled"
 """How a record names the end of a call that was not waited for."""
@@ -74,6 +80,7 @@ class Instance:
         self.unsettled = True
         self.waiting: set[asyncio.Timeout] = set()
         self._asked_at: float | None = None
+        self._tried: dict[int, float] = {}
 
     def serves(self, backend: Backend, model: ModelSpec, variant: VariantOptions) -> bool:
         """Whether it is what a policy file asks for, so that it can be kept, connection, health and all."""
@@ -96,38 +103,57 @@ class Instance:
         It asks for readiness, and then for a synthetic inference where the breaker wants one, or where nobody was
         answered for so long that the prediction would come to rest on nothing.
         """
-        seconds = self._patience_s()
-        synthetic = self.breaker.begin_probe() or not self.latency.fresh(clock())
+        synthetic = self.breaker.begin_probe() or not self.latency.fresh(clock(), FIRST_SAMPLES)
         self.unsettled = True
-        reply = None
         try:
-            if isinstance(self.servable, BackendError):
-                self.servable = await _open(self.backend, self.model, self.variant)
-            if isinstance(self.servable, BackendError):
-                raise self.servable
-            await self._ask(self.servable, clock, seconds)
-            if synthetic:
-                seconds = SYNTHETIC_TIMEOUT_S
-                async with asyncio.timeout(seconds + PROBE_SLACK_S):
-                    reply = await self.servable.probe(clock() + seconds, synthetic=True)
-        except TimeoutError:
-            self.breaker.probe_failed(clock(), random(), f"did not answer a probe within {seconds:g} s")
-        except BackendError as error:
-            self.breaker.probe_failed(clock(), random(), error.detail)
+            reply = await self._probe_once(clock, synthetic)
         except Exception as error:
-            log.exception("probing %s raised what its contract does not allow", self.variant.label)
-            self.breaker.probe_failed(clock(), random(), f"probing it failed: {error}")
+            self.breaker.probe_failed(clock(), random(), self._why(error))
         else:
-            was_away = not self.breaker.admits
-            self.breaker.probe_succeeded(clock())
-            if reply is not None:
-                size = synthetic_call(self.model).payload_bytes
-                if was_away:
-                    self.latency.vouched(size)
-                self.latency.record(clock(), size, reply.network_s, reply.queue_s + reply.compute_s)
+            self._probed(reply, clock())
         finally:
             self.unsettled = True
             self.let_go()
+
+    async def _probe_once(self, clock: Callable[[], float], synthetic: bool) -> Reply | None:
+        """Asks for readiness, and if `synthetic` for a made-up inference too, whose reply it returns."""
+        if isinstance(self.servable, BackendError):
+            self.servable = await _open(self.backend, self.model, self.variant)
+        if isinstance(self.servable, BackendError):
+            raise self.servable
+        seconds = self._patience_s()
+        try:
+            await self._ask(self.servable, clock, seconds)
+            if not synthetic:
+                return None
+            seconds = self._synthetic_patience_s()
+            async with asyncio.timeout(seconds + PROBE_SLACK_S):
+                return await self.servable.probe(clock() + seconds, synthetic=True)
+        except TimeoutError:
+            raise BackendTimeout(f"did not answer a probe within {seconds:g} s") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise BackendUnavailable("its own library gave the probe up") from None
+
+    def _why(self, error: Exception) -> str:
+        """What a failed probe says of the backend."""
+        if isinstance(error, BackendError):
+            return error.detail
+        log.error("probing %s raised what its contract does not allow", self.variant.label, exc_info=error)
+        return f"probing it failed: {error}"
+
+    def _probed(self, reply: Reply | None, now: float) -> None:
+        """Takes in a probe that passed."""
+        was_away = not self.breaker.admits
+        self.breaker.probe_succeeded(now)
+        if reply is None:
+            return
+        size = synthetic_call(self.model).payload_bytes
+        if was_away:
+            self.latency.vouched(size)
+        self.latency.record(now, size, reply.network_s, reply.queue_s + reply.compute_s)
 
     def let_go(self) -> None:
         """Ends the wait of every call under way if the breaker is open: whoever waits has better things to do."""
@@ -146,7 +172,23 @@ class Instance:
         """How long a readiness probe may take."""
         if not self.breaker.admits:
             return CONNECT_TIMEOUT_S
-        return min(CONNECT_TIMEOUT_S, max(PROBE_TIMEOUT_S, USUAL_ROUND_TRIPS * self.latency.round_trip_s))
+        return min(CONNECT_TIMEOUT_S, max(PROBE_TIMEOUT_S, USUAL_ROUND_TRIPS * self.latency.round_trip_s + 0.1))
+
+    def _synthetic_patience_s(self) -> float:
+        """How long a made-up inference may take."""
+        prediction = self.latency.prediction
+        if prediction is None or prediction.completed is None:
+            return SYNTHETIC_TIMEOUT_S
+        size = synthetic_call(self.model).payload_bytes
+        return min(SYNTHETIC_TIMEOUT_S, max(KNOWN_SYNTHETIC_TIMEOUT_S, 4 * prediction.mostly(size)))
+
+    def may_try(self, now: float, payload_bytes: int) -> bool:
+        """Whether a call that is predicted not to fit may be made all the same: now and then, for each size class."""
+        key = size_class(payload_bytes)
+        if now - self._tried.setdefault(key, now) < TRIAL_INTERVAL_S:
+            return False
+        self._tried[key] = now
+        return True
 
     async def _ask(self, servable: Servable, clock: Callable[[], float], seconds: float) -> None:
         """Asks for readiness, which measures the round trip; while no answer comes, predictions grow with the wait."""
@@ -211,10 +253,11 @@ class Permit:
         else:
             record.error = CANCELLED
             self._cancelled(now)
-        instance.admission.limit.sampled(now, now - self._started, self._in_flight, record.outcome)
+        if error is None or isinstance(error, BackendTimeout):
+            instance.admission.limit.sampled(now, now - self._started, self._in_flight)
         instance.admission.leave(now)
         instance.breaker.attempt_ended(record.outcome, now, str(error))
-        if record.outcome is Outcome.DROPPED:
+        if isinstance(error, BackendTimeout):
             instance.let_go()
 
     def _timed_out(self, now: float) -> None:
@@ -231,9 +274,6 @@ class Permit:
 
     def _took_at_least(self, now: float) -> None:
         record, elapsed = self._record, now - self._started
-        prediction = self._instance.latency.prediction
-        if prediction is not None and elapsed < prediction.p50(record.payload_bytes):
-            return  # it was let go early, which says nothing
         on_the_way, at_work = (0.0, elapsed) if record.site == ON_PREMISES else (elapsed, 0.0)
         self._instance.latency.record_at_least(now, record.payload_bytes, on_the_way, at_work)
 
@@ -254,57 +294,3 @@ async def _open(backend: Backend, model: ModelSpec, variant: VariantOptions) -> 
     except Exception as error:  # a vendor's library may raise anything; the gateway starts all the same
         log.exception("opening %s raised what its contract does not allow", variant.label)
         return BackendUnavailable(f"{variant.label} could not be opened: {error}")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An instance as one generation of the policy file sees it: under a backend's name, at a site and a price."""
-
-    backend: str
-    entry: BackendEntry
-    instance: Instance
-    purse: Purse | None = None
-
-    def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
-        """Puts on record what a call costs from the moment it is sent, whatever becomes of it.
-
-        Raises:
-            BudgetSpent: The backend's budget has nothing left.
-        """
-        if self.purse is not None and self.purse.is_spent:
-            raise BudgetSpent(f"{self.backend}: {self.purse.why_spent}.")
-        price = self.entry.price
-        record.site = self.entry.site
-        record.payload_bytes = payload_bytes
-        record.bytes_out = 0 if self.entry.site == ON_PREMISES else payload_bytes
-        record.cost_usd = inferences * price.usd_per_inference + record.bytes_out * price.usd_per_byte_out
-        if self.purse is not None:
-            self.purse.charge(record.cost_usd)
-
-    def refund(self, record: AttemptRecord) -> None:
-        """Takes back what a call was charged that never reached the backend."""
-        if self.purse is not None:
-            self.purse.refund(record.cost_usd)
-        record.cost_usd = 0.0
-
-    def view(self) -> TargetView:
-        """What a policy sees of it now."""
-        instance, purse = self.instance, self.purse
-        return TargetView(
-            backend=self.backend,
-            model=instance.model.name,
-            variant=instance.variant.label,
-            site=self.entry.site,
-            takes_image=instance.variant.takes_image,
-            breaker=instance.breaker.state,
-            problem=instance.breaker.reason or (purse.why_spent if purse is not None and purse.is_spent else ""),
-            retry_at=instance.breaker.next_probe_at,
-            latency=instance.latency.prediction,
-            in_flight=instance.admission.in_flight,
-            waiting=instance.admission.waiting,
-            limit=instance.admission.limit.value,
-            usd_per_inference=self.entry.price.usd_per_inference,
-            usd_per_byte_out=self.entry.price.usd_per_byte_out,
-            left_usd=None if purse is None else purse.left_usd,
-            spent=purse is not None and purse.is_spent,
-        )

@@ -31,6 +31,12 @@ FRESH_FOR_S = 15.0
 ROUND_TRIPS = 2
 """Of so many the least counts: a single slow one may be a busy processor's."""
 
+ENOUGH_TIMES_USUAL = 1.5
+"""A caller that allows so many times the usual time has been patient enough."""
+
+ACCIDENT = 4.0
+"""A single slowest call that took so many times as long as the next one is an accident, not a P99 of few samples."""
+
 LEAST_SPREAD_BYTES = 4096
 """Payload sizes that differ by less say nothing about bandwidth: noise would be taken for it, and extrapolated."""
 
@@ -105,10 +111,16 @@ class LatencyPrediction:
         """95th percentile of the same, seconds."""
         return 0.0 if self.completed is None else self.completed.p95 + self.completed_per_byte * payload_bytes
 
+    def nearly_always(self, payload_bytes: int) -> float:
+        """99th percentile of the same, seconds."""
+        return 0.0 if self.completed is None else self.completed.p99 + self.completed_per_byte * payload_bytes
+
     def suffices(self, seconds: float, payload_bytes: int) -> bool:
-        """Whether calls that were allowed to end usually ended within so many seconds."""
-        most = 0.0 if self.completed is None else self.completed.p99
-        return seconds >= most + self.completed_per_byte * payload_bytes
+        """Whether a call that did not end within so many seconds was slow: half as long again as usual.
+
+        Not the P99: of few samples that is the slowest, and one slow call would excuse a backend that hangs.
+        """
+        return seconds >= ENOUGH_TIMES_USUAL * self.usual(payload_bytes)
 
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
@@ -116,6 +128,14 @@ def _quantiles(values: Sequence[float]) -> Quantiles:
     ordered = sorted(values)
     n = len(ordered)
     return Quantiles(*(ordered[math.ceil(q * n) - 1] for q in (0.50, 0.95, 0.99)))
+
+
+def _without_accident(values: list[float]) -> list[float]:
+    """The values, but for a slowest one that stands apart."""
+    if len(values) < 3:
+        return values
+    *rest, next_to_slowest, slowest = sorted(values)
+    return [*rest, next_to_slowest] if slowest > ACCIDENT * next_to_slowest else values
 
 
 def _totals(samples: Sequence[_Sample], slope: float, rtt: float) -> list[float]:
@@ -194,9 +214,9 @@ class LatencyEstimator:
         """Whether the oldest sample is to be forgotten."""
         return bool(self._samples) and self._samples[0].at < now - FORGET_AFTER_S
 
-    def fresh(self, now: float) -> bool:
-        """Whether the newest sample is."""
-        return bool(self._samples) and self._samples[-1].at >= now - FRESH_FOR_S
+    def fresh(self, now: float, least: int) -> bool:
+        """Whether the newest sample is, and there are at least so many."""
+        return len(self._samples) >= least and self._samples[-1].at >= now - FRESH_FOR_S
 
     def refresh(self, now: float) -> None:
         """Forgets what is old and recomputes the prediction; called beside the request path."""
@@ -215,7 +235,7 @@ class LatencyEstimator:
             total=_quantiles(_totals(samples, slope, rtt)),
             seconds_per_byte=slope,
             samples=len(samples),
-            completed=_quantiles(_totals(completed, completed_slope, rtt)) if completed else None,
+            completed=_quantiles(_without_accident(_totals(completed, completed_slope, rtt))) if completed else None,
             completed_per_byte=completed_slope,
             of_late={key: rtt + s for key, s in self._recent.medians(now - FORGET_AFTER_S).items()},
         )

@@ -10,10 +10,10 @@ it: such windows shed traffic (envoyproxy/envoy#8337).
 Invariants:
 - `least` <= value <= `most`.
 - It grows only in a window in which half of it or more was used, and shrinks only where the mean latency is above
-  `TOLERANCE` times the baseline, or where a call was dropped.
+  `TOLERANCE` times the baseline. A call that was cut off counts with the time it had; one that failed does not count:
+  failures are the breaker's business, and a server that fails one call in twenty is not a busy one.
 - Mean latencies that vary by up to a factor of `TOLERANCE` never shrink it.
 - One flight of calls shrinks it at most once: what began before a decrease says nothing about the new limit.
-- `Outcome.IGNORE` changes nothing.
 
 The baseline falls with every faster window. It rises where it must be the backend that became slower: concurrency was
 reduced and the latency stayed; or the calls took longer than they would if it did one after the other. While the limit
@@ -23,8 +23,6 @@ is not used, there is no need to know.
 from __future__ import annotations
 
 import math
-
-from router.errors import Outcome
 
 TOLERANCE = 2.0
 """A mean latency of so many times the baseline is a queue; what is less is jitter."""
@@ -37,9 +35,6 @@ DEEPEST = 0.25
 
 SETTLING = 3.0
 """So many baselines after a decrease the first window begins: sooner, only the short ones of its calls have ended."""
-
-DROPPED = 0.9
-"""What a dropped call leaves of the limit."""
 
 LEAST_SAMPLES = 40
 """The mean of fewer says little: service times that vary as an exponential does would pass for a queue."""
@@ -110,22 +105,15 @@ class ConcurrencyLimit:
         """Seconds that a call takes where nothing queues; None before it is known."""
         return self._baseline
 
-    def sampled(self, now: float, latency_s: float, in_flight: int, outcome: Outcome) -> None:
-        """Learns from a call that ended.
+    def sampled(self, now: float, latency_s: float, in_flight: int) -> None:
+        """Learns from a call that ended in an answer, or was cut off.
 
         Args:
             now: When it ended.
             latency_s: How long it took, from the moment it was admitted.
             in_flight: How many calls were in flight when it was admitted, itself included.
-            outcome: How it ended.
         """
-        if outcome is Outcome.IGNORE or now - latency_s < self._decreased_at:
-            return
-        if outcome is Outcome.DROPPED:
-            if now - self._decreased_at >= (self._baseline or 0.0):
-                self._shrink(now, self._exact * DROPPED)
-            return
-        if now < self._settled_at:
+        if now - latency_s < self._decreased_at or now < self._settled_at:
             return
         window = self._window
         window.samples += 1

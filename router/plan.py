@@ -118,5 +118,5 @@ def _foreseen(attempts: Sequence[Attempt], facts: Facts, snapshot: Snapshot) -> 
         size = facts.payload_bytes
         expected, mostly = (latency.usual(size), latency.mostly(size)) if latency else (0.0, 0.0)
         done.append(replace(attempt, reserve_s=reserve, expected_s=expected, mostly_s=mostly))
-        reserve += MARGIN_S + (latency.p99(size) if latency else 0.0)
+        reserve += MARGIN_S + (latency.nearly_always(size) if latency else 0.0)
     return tuple(reversed(done))

@@ -5,7 +5,7 @@ uplink shows in the large payloads only, and long before it shows in any quantil
 
 Invariants:
 - A size class is a power of two, as in `Facts.payload_bytes`: up to 1 byte, up to 2, up to 4, and so on.
-- The median of the latest `OF_LATE` calls of a class counts, if there were `ENOUGH` of them.
+- The median of the latest `OF_LATE` calls of a class counts.
 - What is older than a minute does not count.
 - A probe vouches for its own size and below: after it, what larger payloads took is still remembered.
 """
@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from statistics import median_low
 
 OF_LATE = 5
-ENOUGH = 3
 
 
 def size_class(payload_bytes: int) -> int:
@@ -53,5 +52,5 @@ class RecentCalls:
     def _medians(self, since: float) -> Iterator[tuple[int, float]]:
         for key, calls in self._classes.items():
             latest = [seconds for at, seconds in calls if at >= since]
-            if len(latest) >= ENOUGH:
+            if latest:
                 yield key, median_low(latest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -271,13 +271,17 @@ class Reply:
     compute_s: float
 
 
+Role = Literal["first", "fallback", "retry", "hedge"]
+"""What an attempt is to those before it: a hedge begins beside one that is still under way."""
+
+
 @dataclass(slots=True)
 class AttemptRecord:
     """One attempt as it went: what the route reports and the estimators learn from.
 
-    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None. `hedged`
-    says that it began beside another one that was still under way. Times are seconds; `payload_bytes` is what the
-    backend was handed, `bytes_out` what of it left the premises.
+    `error` is the code of the error that ended it, `unconfident` for an answer that was not final, or None. `role` says
+    what it was to the attempts before it. Times are seconds; `payload_bytes` is what the backend was handed,
+    `bytes_out` what of it left the premises.
     """
 
     backend: str
@@ -291,7 +295,7 @@ class AttemptRecord:
     payload_bytes: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0
-    hedged: bool = False
+    role: Role = "first"
 
 
 @dataclass(slots=True)

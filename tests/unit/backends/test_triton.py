@@ -17,6 +17,7 @@ from backends.triton_channel import TritonChannel
 from router.errors import (
     BackendError,
     BackendFailed,
+    BackendLost,
     BackendRejectedInput,
     BackendTimeout,
     BackendUnavailable,
@@ -119,7 +120,7 @@ async def test_what_is_not_the_models_output_is_a_failure(response: Any) -> None
 CODES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: BackendTimeout,
     grpc.StatusCode.INVALID_ARGUMENT: BackendRejectedInput,
-    grpc.StatusCode.UNAVAILABLE: BackendUnavailable,
+    grpc.StatusCode.UNAVAILABLE: BackendLost,
     grpc.StatusCode.NOT_FOUND: BackendUnavailable,
     grpc.StatusCode.INTERNAL: BackendFailed,
     grpc.StatusCode.UNKNOWN: BackendFailed,
@@ -164,6 +165,24 @@ def test_addresses_that_can_be_used(url: str) -> None:
 def test_addresses_that_cannot_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="grpc://host:8001"):
         TritonOptions(url)
+
+
+@pytest.mark.parametrize(
+    ("details", "kind"),
+    [
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9", BackendUnavailable),
+        ("DNS resolution failed for cloud.test:8001", BackendUnavailable),
+        ("Request for unknown model: 'm' is not found", BackendUnavailable),
+        ("Server is exiting", BackendUnavailable),
+        ("Socket closed", BackendLost),
+        ("Stream removed", BackendLost),
+        ("recvmsg:Connection reset by peer", BackendLost),
+    ],
+)
+async def test_what_no_server_has_begun_is_told_from_what_one_may_have(details: str, kind: type[BackendError]) -> None:
+    with pytest.raises(BackendError) as caught:
+        await infer(Stub(failure(grpc.StatusCode.UNAVAILABLE, details)))
+    assert type(caught.value) is kind
 
 
 class Away(Stub):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from router.admission import Admission, Waiter
-from router.errors import Outcome, Overloaded
+from router.errors import Overloaded
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Traffic:
         await asyncio.sleep(self.server.ends_at(started) - started)
         now = clock()
         in_time = now <= arrived + self.deadline_s
-        self.admission.limit.sampled(now, now - started, in_flight, Outcome.SUCCESS if in_time else Outcome.DROPPED)
+        self.admission.limit.sampled(now, now - started, in_flight)
         self.admission.leave(now)
         self.latest.append(now - started)
         if now >= self.refreshed + 0.25:

@@ -12,16 +12,21 @@ from router.breaker import (
     CHECK_INTERVAL_S,
     CHECKS_TO_OPEN,
     FIRST_WAIT_S,
+    LONGEST_RELAPSE_WAIT_S,
     LONGEST_WAIT_S,
     RATE_LEAST,
     RATE_SPAN_S,
     RATE_TO_OPEN,
     RATE_WINDOW,
+    RELAPSE_S,
+    RUN_S,
     SPREAD,
     Breaker,
     BreakerState,
 )
 from router.errors import Outcome
+
+LASTING_S = RUN_S + 0.001
 
 randoms = st.floats(0, 1, exclude_max=True)
 
@@ -33,10 +38,15 @@ def closed_breaker() -> Breaker:
     return breaker
 
 
+def fails(breaker: Breaker, at: float, reason: str = "", times: int = ATTEMPTS_TO_OPEN) -> None:
+    """So many attempts in a row are dropped; three of them last long enough to be no hiccup."""
+    for number in range(times):
+        breaker.attempt_ended(Outcome.DROPPED, at + LASTING_S * number / (ATTEMPTS_TO_OPEN - 1), reason)
+
+
 def open_breaker() -> Breaker:
     breaker = closed_breaker()
-    for _ in range(ATTEMPTS_TO_OPEN):
-        breaker.attempt_ended(Outcome.DROPPED, 0.0, "failed")
+    fails(breaker, 10.0, "failed")
     return breaker
 
 
@@ -56,6 +66,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failures = 0
         self.failed_checks = 0
         self.failed_probes = 0
+        self.failing_since = self.now
         self.latest: list[tuple[float, bool]] = []
         self.probe: bool | None = None
 
@@ -86,9 +97,11 @@ class BreakerMachine(RuleBasedStateMachine):
     def attempt_is_dropped(self) -> None:
         self.breaker.attempt_ended(Outcome.DROPPED, self.now, "dropped")
         if self.closed:
+            self.failing_since = self.failing_since if self.failures else self.now
             self.failures += 1
             self.remember(True)
-            self.open_if(self.failures >= ATTEMPTS_TO_OPEN or self.too_many_dropped())
+            in_a_row = self.failures >= ATTEMPTS_TO_OPEN and self.now - self.failing_since >= RUN_S
+            self.open_if(in_a_row or self.too_many_dropped())
 
     @rule()
     def ignored_attempt_changes_nothing(self) -> None:
@@ -161,8 +174,7 @@ def test_nothing_is_trusted_before_it_was_tried() -> None:
 @pytest.mark.parametrize("failures", range(ATTEMPTS_TO_OPEN + 1))
 def test_it_opens_at_the_third_failure_and_not_before(failures: int) -> None:
     breaker = closed_breaker()
-    for _ in range(failures):
-        breaker.attempt_ended(Outcome.DROPPED, 1.0, "broken")
+    fails(breaker, 10.0, "broken", failures)
     assert breaker.admits == (failures < ATTEMPTS_TO_OPEN)
     assert breaker.reason == ("broken" if failures == ATTEMPTS_TO_OPEN else "")
 
@@ -208,15 +220,14 @@ def test_a_readiness_probe_does_not_excuse_failed_attempts() -> None:
     for _ in range(ATTEMPTS_TO_OPEN):
         assert not breaker.begin_probe()
         breaker.probe_succeeded(1.0)
-        breaker.attempt_ended(Outcome.DROPPED, 1.0)
+    fails(breaker, 1.0)
     assert not breaker.admits
 
 
 def test_a_readiness_probe_that_began_before_it_opened_does_not_close_it() -> None:
     breaker = closed_breaker()
     assert not breaker.begin_probe()
-    for _ in range(ATTEMPTS_TO_OPEN):
-        breaker.attempt_ended(Outcome.DROPPED, 1.0, "wrong answers")
+    fails(breaker, 1.0, "wrong answers")
     breaker.probe_succeeded(1.1)
     assert not breaker.admits
 
@@ -238,11 +249,31 @@ def test_the_wait_starts_small_again_after_it_was_closed() -> None:
         breaker.probe_failed(1.0, 0.0, "still down")
     breaker.begin_probe()
     breaker.probe_succeeded(2.0)
-    for _ in range(ATTEMPTS_TO_OPEN):
-        breaker.attempt_ended(Outcome.DROPPED, 3.0)
+    fails(breaker, 2.0 + RELAPSE_S)
+    assert breaker.next_probe_at == 2.0 + RELAPSE_S + LASTING_S, "at once"
     breaker.begin_probe()
-    breaker.probe_failed(3.0, 0.0, "still down")
-    assert breaker.next_probe_at == 3.0 + FIRST_WAIT_S
+    breaker.probe_failed(9.0, 0.0, "still down")
+    assert breaker.next_probe_at == 9.0 + FIRST_WAIT_S
+
+
+def test_failures_that_come_all_at_once_are_a_hiccup() -> None:
+    breaker = closed_breaker()
+    for _ in range(RATE_LEAST - 1):
+        breaker.attempt_ended(Outcome.DROPPED, 1.0)
+    assert breaker.admits
+    breaker.attempt_ended(Outcome.DROPPED, 1.0 + LASTING_S)
+    assert not breaker.admits
+
+
+def test_one_that_opens_again_and_again_waits_longer_and_longer() -> None:
+    breaker, now, waits = closed_breaker(), 10.0, []
+    for _ in range(6):
+        fails(breaker, now)
+        waits.append(round(breaker.next_probe_at - now - LASTING_S, 6))
+        now = breaker.next_probe_at
+        breaker.begin_probe()
+        breaker.probe_succeeded(now)
+    assert waits == [0.0, 0.5, 1.0, *[LONGEST_RELAPSE_WAIT_S] * 3]
 
 
 def test_failed_readiness_probes_open_it_too() -> None:

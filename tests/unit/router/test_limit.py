@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from router.admission import Admission
-from router.errors import Outcome
-from router.limit import DEEPEST, DROPPED, LEAST_SAMPLES, TOLERANCE, ConcurrencyLimit
+from router.limit import DEEPEST, LEAST_SAMPLES, TOLERANCE, ConcurrencyLimit
 from tests.unit.router.queueing import Server, Traffic
 from tests.unit.virtual_time import in_virtual_time
 
@@ -32,25 +31,17 @@ class LimitMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.unused = 0
 
-    @rule(calls=st.integers(1, 150), latency=latencies, share=st.floats(0, 1), drops=st.booleans())
-    def calls_end(self, calls: int, latency: float, share: float, drops: bool) -> None:
+    @rule(calls=st.integers(1, 150), latency=latencies, share=st.floats(0, 1))
+    def calls_end(self, calls: int, latency: float, share: float) -> None:
         self.now += 100.0  # what began before the latest decrease, or soon after, would not count
         for _ in range(calls):
             self.now += 50.0  # so that each began long after the last decrease, and counts
             before = self.limit.value
             in_flight = max(1, round(share * before))
-            self.limit.sampled(self.now, latency, in_flight, Outcome.DROPPED if drops else Outcome.SUCCESS)
-            self.unused = 0 if drops or 2 * in_flight >= before else self.unused + 1
-            if drops:
-                assert self.limit.value <= before
-            elif self.unused >= 2 * max(self.limit.value, LEAST_SAMPLES):
+            self.limit.sampled(self.now, latency, in_flight)
+            self.unused = 0 if 2 * in_flight >= before else self.unused + 1
+            if self.unused >= 2 * max(before, LEAST_SAMPLES):
                 assert self.limit.value == before, "what is not used is left as it is"
-
-    @rule(latency=latencies, in_flight=st.integers(1, 200))
-    def an_ignored_call_changes_nothing(self, latency: float, in_flight: int) -> None:
-        before = (self.limit.value, self.limit.baseline_s)
-        self.limit.sampled(self.now, latency, in_flight, Outcome.IGNORE)
-        assert (self.limit.value, self.limit.baseline_s) == before
 
     @invariant()
     def it_stays_within_its_bounds(self) -> None:
@@ -66,37 +57,30 @@ def test_jitter_does_not_shrink_it(seed: int, fastest: float) -> None:
     for _ in range(1000):
         now += 1.0
         before = limit.value
-        limit.sampled(now, random.uniform(fastest, TOLERANCE * fastest), limit.value, Outcome.SUCCESS)
+        limit.sampled(now, random.uniform(fastest, TOLERANCE * fastest), limit.value)
         assert limit.value >= before
 
 
 def test_it_grows_while_it_is_used_and_nothing_queues() -> None:
     limit = ConcurrencyLimit()
     for call in range(10_000):
-        limit.sampled(1000 + call * 0.01, SERVICE_S, limit.value, Outcome.SUCCESS)
+        limit.sampled(1000 + call * 0.01, SERVICE_S, limit.value)
     assert limit.value == 256
 
 
 def test_it_does_not_grow_while_less_than_half_of_it_is_used() -> None:
     limit = ConcurrencyLimit(first=8)
     for call in range(10_000):
-        limit.sampled(1000 + call * 0.01, SERVICE_S, 3, Outcome.SUCCESS)
+        limit.sampled(1000 + call * 0.01, SERVICE_S, 3)
     assert limit.value == 8
-
-
-def test_one_flight_of_dropped_calls_shrinks_it_once() -> None:
-    limit = ConcurrencyLimit(first=100)
-    for _ in range(100):
-        limit.sampled(1000.0, 0.5, 100, Outcome.DROPPED)
-    assert limit.value == int(100 * DROPPED)
 
 
 def test_a_single_slow_window_does_not_shrink_it_to_nothing() -> None:
     limit = ConcurrencyLimit(first=100, most=100)
     for call in range(1000):
-        limit.sampled(1000 + call * 0.01, SERVICE_S, 100, Outcome.SUCCESS)
+        limit.sampled(1000 + call * 0.01, SERVICE_S, 100)
     for call in range(100):
-        limit.sampled(1010 + call * 0.01, 60.0, 100, Outcome.SUCCESS)
+        limit.sampled(1010 + call * 0.01, 60.0, 100)
     assert limit.value == int(100 * DEEPEST)
 
 

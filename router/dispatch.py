@@ -1,0 +1,195 @@
+"""Makes one call on one backend: the payload that it takes, its turn, its permit, what it costs, and its time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from router.admission import Admission
+from router.cascade import Rows, select_rows
+from router.errors import (
+    BackendError,
+    BackendFailed,
+    BackendLost,
+    BackendTimeout,
+    BackendUnavailable,
+    Overloaded,
+    RouterError,
+)
+from router.plan import Attempt
+from router.ports import Call, Preprocess
+from router.target import Target
+from router.types import (
+    AttemptRecord,
+    EncodedImage,
+    InferenceRequest,
+    ModelSpec,
+    Payload,
+    Reply,
+    Tensors,
+    nbytes,
+    row_count,
+)
+from router.within import within
+
+log = logging.getLogger(__name__)
+
+
+class Dispatch:
+    """Sends one request to backends.
+
+    Args:
+        request: The request.
+        model: Its model's spec.
+        deadline: Monotonic seconds.
+        clock: Gives monotonic seconds.
+        preprocess: Runs image stages.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_model", "_preprocess", "_request", "_tensors")
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        model: ModelSpec,
+        deadline: float,
+        clock: Callable[[], float],
+        preprocess: Preprocess,
+    ) -> None:
+        self._request = request
+        self._model = model
+        self._deadline = deadline
+        self._clock = clock
+        self._preprocess = preprocess
+        self._tensors: Tensors | None = None if isinstance(request.payload, EncodedImage) else request.payload
+
+    async def call(
+        self, attempt: Attempt, target: Target, record: AttemptRecord, limit: float, rows: Rows | None, *, trial: bool
+    ) -> Reply:
+        """Asks a backend once, and fills in the record.
+
+        Args:
+            attempt: What the plan says.
+            target: Where.
+            record: Of this attempt; says what became of it, whatever does.
+            limit: When it is cut off, monotonic seconds.
+            rows: The rows to ask for; None asks for all.
+            trial: Whether it is made against a prediction that it does not fit, which its success refutes.
+
+        Raises:
+            BackendError: In one of its kinds: the next attempt may be made.
+            RouterError: An error after which no other attempt makes sense.
+        """
+        instance = target.instance
+        if not instance.breaker.admits or isinstance(instance.servable, BackendError):
+            raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
+        now = self._clock()
+        if limit <= now:
+            raise BackendTimeout(f"There is no time left to ask {attempt.backend}.")
+        payload = await self._payload(attempt, record, limit - now, rows)
+        if limit <= self._clock():
+            raise BackendTimeout(f"The image's stages left no time to ask {attempt.backend}.")
+        waited_s = await self._turn(instance.admission, attempt, limit)
+        with instance.permit(record, self._clock, limit):
+            if not instance.breaker.admits:
+                raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
+            size = self._request.payload_bytes if payload is self._request.payload else nbytes(payload)
+            target.charge(record, size, row_count(payload, self._model))
+            reply = await self._ask(
+                attempt,
+                target,
+                record,
+                Call(
+                    payload,
+                    size,
+                    self._request.id,
+                    self._request.parameters,
+                    lambda took_s: instance.answered_late(self._clock(), size, took_s),
+                ),
+                limit,
+            )
+            self._check(reply, payload, attempt)
+            if trial:
+                instance.latency.vouched(size)
+            record.queue_s, record.network_s, record.compute_s = reply.queue_s, reply.network_s, reply.compute_s
+        record.queue_s += waited_s  # after the permit: how long others made it wait says nothing about the backend
+        return reply
+
+    async def _ask(self, attempt: Attempt, target: Target, record: AttemptRecord, call: Call, limit: float) -> Reply:
+        """Waits for the backend's answer, in the words of our own errors."""
+        instance = target.instance
+        assert not isinstance(instance.servable, BackendError), "call() has looked"
+        try:
+            return await within(max(0.0, limit - self._clock()), instance.servable.infer(call, limit), instance.waiting)
+        except TimeoutError:
+            if instance.breaker.admits or self._clock() >= limit:
+                raise BackendTimeout(f"{attempt.backend} did not answer in time.") from None
+            raise BackendLost(f"{attempt.backend} was found to be gone: {instance.breaker.reason}.") from None
+        except BackendUnavailable:
+            target.refund(record)
+            raise
+        except RouterError:
+            raise
+        except Exception as error:
+            log.exception("%s raised what its contract does not allow", attempt.backend)
+            raise BackendFailed(f"{attempt.backend} failed: {error}") from error
+
+    async def _turn(self, admission: Admission, attempt: Attempt, limit: float) -> float:
+        """Waits until the backend has room for one more call. Returns the seconds that it took.
+
+        Raises:
+            Overloaded: It has none, and would not in time.
+        """
+        asked = self._clock()
+        waiter = admission.enter(self._request.priority, limit, asked, attempt.mostly_s)
+        if waiter is None:
+            return 0.0
+        try:
+            async with asyncio.timeout(limit - asked):
+                await waiter.admitted
+        except BaseException as error:
+            now = self._clock()
+            admission.abandon(waiter, now)
+            if isinstance(error, TimeoutError):
+                raise Overloaded(
+                    f"{attempt.backend} had no room before the deadline; retry later or send less.",
+                    retry_after_s=admission.retry_after(now),
+                ) from None
+            raise
+        return self._clock() - asked
+
+    def _check(self, reply: Reply, payload: Payload, attempt: Attempt) -> None:
+        """Refuses an answer that came too late, or that is not one row for each row asked."""
+        if self._clock() > self._deadline:
+            raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
+        if self._model.batchable:
+            rows = row_count(payload, self._model)
+            for name in self._model.outputs:
+                if len(reply.outputs[name]) != rows:
+                    raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
+
+    async def _payload(self, attempt: Attempt, record: AttemptRecord, seconds: float, rows: Rows | None) -> Payload:
+        """What this attempt sends: the request's payload, staged if the attempt says so, less the rows answered."""
+        image = self._request.payload
+        if isinstance(image, EncodedImage):
+            if not attempt.stages:
+                return image
+            if self._tensors is None:
+                self._tensors = await self._stage(image, record, seconds)
+        assert self._tensors is not None
+        return self._tensors if rows is None else select_rows(self._tensors, rows)
+
+    async def _stage(self, image: EncodedImage, record: AttemptRecord, seconds: float) -> Tensors:
+        spec = self._model.image
+        assert spec is not None, "the front refuses images for models without stages"
+        started = self._clock()
+        try:
+            tensors = await within(seconds, asyncio.to_thread(self._preprocess, image, spec, self._model))
+        except TimeoutError:
+            raise BackendTimeout(f"The image's stages did not end within {seconds:.3f} s.") from None
+        except RouterError as error:
+            record.error = error.code
+            raise
+        record.stages_s = self._clock() - started
+        return tensors

@@ -1,0 +1,66 @@
+"""An instance as one generation of the policy file sees it: under a backend's name, at a site, a price and a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.deployment import BackendEntry
+from router.errors import BudgetSpent
+from router.instance import Instance
+from router.purse import Purse
+from router.snapshot import TargetView
+from router.types import ON_PREMISES, AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """See the module."""
+
+    backend: str
+    entry: BackendEntry
+    instance: Instance
+    purse: Purse | None = None
+
+    def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
+        """Puts on record what a call costs from the moment it is sent, whatever becomes of it.
+
+        Raises:
+            BudgetSpent: The backend's budget has nothing left.
+        """
+        if self.purse is not None and self.purse.is_spent:
+            raise BudgetSpent(f"{self.backend}: {self.purse.why_spent}.")
+        price = self.entry.price
+        record.site = self.entry.site
+        record.payload_bytes = payload_bytes
+        record.bytes_out = 0 if self.entry.site == ON_PREMISES else payload_bytes
+        record.cost_usd = inferences * price.usd_per_inference + record.bytes_out * price.usd_per_byte_out
+        if self.purse is not None:
+            self.purse.charge(record.cost_usd)
+
+    def refund(self, record: AttemptRecord) -> None:
+        """Takes back what a call was charged that never reached the backend."""
+        if self.purse is not None:
+            self.purse.refund(record.cost_usd)
+        record.cost_usd = 0.0
+
+    def view(self) -> TargetView:
+        """What a policy sees of it now."""
+        instance, purse = self.instance, self.purse
+        return TargetView(
+            backend=self.backend,
+            model=instance.model.name,
+            variant=instance.variant.label,
+            site=self.entry.site,
+            takes_image=instance.variant.takes_image,
+            breaker=instance.breaker.state,
+            problem=instance.breaker.reason or (purse.why_spent if purse is not None and purse.is_spent else ""),
+            retry_at=instance.breaker.next_probe_at,
+            latency=instance.latency.prediction,
+            in_flight=instance.admission.in_flight,
+            waiting=instance.admission.waiting,
+            limit=instance.admission.limit.value,
+            usd_per_inference=self.entry.price.usd_per_inference,
+            usd_per_byte_out=self.entry.price.usd_per_byte_out,
+            left_usd=None if purse is None else purse.left_usd,
+            spent=purse is not None and purse.is_spent,
+        )
