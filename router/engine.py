@@ -352,7 +352,8 @@ class Engine:
         await first
         self.refresh()
         while True:
-            await asyncio.sleep(max(0.0, instance.breaker.next_probe_at - self._clock()))
+            while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # opening may put it off meanwhile
+                await asyncio.sleep(wait)
             before = instance.breaker.state
             await instance.probe(self._clock, self._random)
             if instance.breaker.state is not before:

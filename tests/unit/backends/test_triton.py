@@ -251,3 +251,23 @@ async def test_the_callers_parameters_reach_the_server() -> None:
     sent = stub.requests[0].parameters
     assert (sent["top_k"].int64_param, sent["beam"].bool_param) == (3, True)
     assert (sent["temperature"].double_param, sent["voice"].string_param) == (0.5, "low")
+
+
+class Closed(Stub):
+    """A channel that was closed: gRPC cancels what is under way on it."""
+
+    def ModelInfer(self, request: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: N802
+        call = asyncio.get_running_loop().create_future()
+        call.cancel()
+        return call
+
+    async def ModelReady(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        raise asyncio.CancelledError
+
+
+async def test_what_was_under_way_on_a_channel_that_closed_is_lost_not_cancelled() -> None:
+    with pytest.raises(BackendLost):
+        await infer(Closed(answer()))
+    servable = TritonServable(served_by(Closed(answer())), SPEC, TritonVariant("m"))
+    with pytest.raises(BackendLost):
+        await servable.probe(time.monotonic() + 5, synthetic=False)
