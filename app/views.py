@@ -8,9 +8,9 @@ from app.policy_file import PolicyFile
 from router.deployment import Deployment, ModelEntry
 from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
+from router.model import TensorSpec
 from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
-from router.types import TensorSpec
 
 
 def status(engine: Engine, now: float) -> dict[str, Any]:

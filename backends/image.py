@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from router.errors import UnprocessableImage
+from router.model import DTYPES, ImageSpec, ModelSpec, Tensor, TensorSpec
 from router.stages import Decode, Grayscale, Normalize, Resize, Stage
-from router.types import DTYPES, EncodedImage, ImageSpec, ModelSpec, Tensor, TensorSpec
+from router.types import EncodedImage
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/bmp": "BMP"}
 """The media types that can be decoded, and the only decoder that each may reach."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from router.errors import BackendFailed
-from router.types import DTYPES, Tensor
+from router.model import DTYPES, Tensor
 
 _DATATYPES = {
     "bool": "BOOL",

@@ -17,8 +17,9 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
+from router.model import ModelSpec, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, ModelSpec, Reply, Tensors, TensorSpec
+from router.types import EncodedImage, Reply
 
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""

@@ -21,8 +21,9 @@ from backends.oip import bytes_tensor
 from backends.triton_channel import TritonChannel, lost_if_replaced, seconds_until
 from backends.triton_messages import Served, declared_outputs, infer_request, translated
 from router.errors import BackendRejectedInput, BackendUnavailable
+from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, ModelSpec, Reply, Tensor, Tensors, row_count
+from router.types import EncodedImage, Reply, row_count
 
 MAX_BATCHES_AT_ONCE = 16
 """Requests that a large batch is sent as at a time: enough to keep a server's own batching busy."""

@@ -16,8 +16,8 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
+from router.model import ModelSpec, Tensor, Tensors
 from router.ports import Call
-from router.types import ModelSpec, Tensor, Tensors
 
 
 def infer_request(call: Call, name: str, version: str, tensors: Tensors, seconds: float) -> Any:

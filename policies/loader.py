@@ -13,9 +13,10 @@ from policies.document import Document, Path, Problem
 from policies.schema import BackendSection, ImageSection, ModelSection, PolicyFile, TensorSection
 from router.budget import Budget
 from router.deployment import ANY, BackendEntry, Deployment, ModelEntry, RouteRule, Shares
+from router.model import ImageSpec, ModelSpec, TensorSpec
 from router.ports import Policy
 from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
-from router.types import ON_PREMISES, UNCLASSIFIED, ImageSpec, ModelSpec, TensorSpec
+from router.types import ON_PREMISES, UNCLASSIFIED
 
 
 def load(content: bytes, source: str = "policy file") -> Deployment:

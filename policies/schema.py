@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from router.deployment import Shares
+from router.model import DTYPES
 from router.pricing import DevicePrice, NodePrice, Price
 from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
 from router.stages import Decode, Grayscale, Normalize, Resize
-from router.types import DTYPES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Milliseconds = Annotated[float, Field(gt=0, le=600_000)]

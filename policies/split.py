@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
+from router.model import ModelSpec
 from router.plan import AcceptIf, Plan
 from router.ports import Policy
 from router.snapshot import Snapshot
-from router.types import Facts, ModelSpec
+from router.types import Facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from router.model import ModelSpec, Tensor, Tensors
 from router.plan import AcceptIf
-from router.types import ModelSpec, Tensor, Tensors
 
 Rows = np.ndarray[tuple[int], np.dtype[np.bool_]]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.budget import Budget
+from router.model import ModelSpec
 from router.ports import Policy, VariantOptions
 from router.pricing import Price
-from router.types import UNCLASSIFIED, ModelSpec
+from router.types import UNCLASSIFIED
 
 ANY = "*"
 

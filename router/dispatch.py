@@ -17,20 +17,11 @@ from router.errors import (
     Overloaded,
     RouterError,
 )
+from router.model import ModelSpec, Tensors
 from router.plan import Attempt
 from router.ports import Call, Preprocess
 from router.target import Target
-from router.types import (
-    AttemptRecord,
-    EncodedImage,
-    InferenceRequest,
-    ModelSpec,
-    Payload,
-    Reply,
-    Tensors,
-    nbytes,
-    row_count,
-)
+from router.types import AttemptRecord, EncodedImage, InferenceRequest, Payload, Reply, nbytes, row_count
 from router.within import within
 
 log = logging.getLogger(__name__)

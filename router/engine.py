@@ -7,26 +7,22 @@ import difflib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import date
 
-from router import guard
 from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
 from router.errors import (
     InternalError,
     InvalidField,
-    NoBackendAvailable,
     Outcome,
-    ResidencyForbids,
     RouterError,
     UnknownModel,
 )
-from router.execution import Answer, Execution, Step
+from router.execution import Answer, Execution
 from router.extras import new_extras
 from router.generation import Generation, World, open_generation
 from router.instance import Instance
 from router.ledger import Ledger
-from router.plan import Plan, foreseen
+from router.planner import Planner, Prepared
 from router.ports import Backend, Observer, Preprocess
 from router.purse import Purse, Purses
 from router.snapshot import Snapshot
@@ -45,36 +41,12 @@ log = logging.getLogger(__name__)
 SNAPSHOT_INTERVAL_S = 0.1
 """How old the numbers that a policy sees may be; state flips are seen at once."""
 
-RETRY_WHEN_SPENT_S = 60.0
-"""When to come back to a backend whose budget is spent: a new day or an edit of the policy file may have helped."""
-
 FIRST_PROBES_S = 0.5
 """How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
 
 
 class DeploymentRefused(Exception):
     """A policy file that reads well but cannot be put in force; what was in force before still is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A plan ready to be carried out: guarded, with reserves, its targets looked up.
-
-    Args:
-        policy: Name of the policy that made it.
-        model: The model.
-        plan: The plan.
-        steps: Its attempts with their targets.
-        explore: The steps of its other order, or empty.
-        blocked: Backends that the residency guard took out of it.
-    """
-
-    policy: str
-    model: ModelEntry
-    plan: Plan
-    steps: tuple[Step, ...]
-    explore: tuple[Step, ...]
-    blocked: tuple[str, ...]
 
 
 class Engine:
@@ -110,9 +82,7 @@ class Engine:
         self._random = random
         self._purses = Purses(ledger, today)
         self._extras = new_extras(Shares())
-        self._world = World.empty()
-        self._plans: dict[Facts, Prepared] = {}
-        self._incumbents: dict[Facts, str] = {}
+        self._planner = Planner()
         self._tasks: asyncio.TaskGroup | None = None
         self._probes: dict[Instance, asyncio.Task[None]] = {}
         self._retiring: asyncio.Task[None] | None = None
@@ -127,7 +97,7 @@ class Engine:
                 yield
             finally:
                 ticking.cancel()
-                await self._retire(self._world.generation, Generation.empty(), self._retiring)
+                await self._retire(self._planner.world.generation, Generation.empty(), self._retiring)
                 syncing.cancel()
                 self._purses.ledger.close()
 
@@ -145,7 +115,7 @@ class Engine:
         Raises:
             DeploymentRefused: With a sentence for each model that cannot be opened.
         """
-        before = self._world.generation
+        before = self._planner.world.generation
         generation = await open_generation(deployment, before, self._make_backend, self._clock, self._purses)
         fresh = generation.instances() - before.instances()
         problems = generation.problems(fresh)
@@ -160,8 +130,7 @@ class Engine:
         if first:
             await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
         self._extras = new_extras(deployment.shares)
-        self._plans, self._incumbents = {}, {}
-        self._replace(World.of(generation, self._clock()))
+        self._planner.adopt(World.of(generation, self._clock()))
         for instance, probing in first.items():
             self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")
         self._retiring = self._tasks.create_task(self._retire(before, generation, self._retiring), name="retire")
@@ -169,7 +138,7 @@ class Engine:
     @property
     def snapshot(self) -> Snapshot:
         """What policies see at present."""
-        return self._world.snapshot
+        return self._planner.world.snapshot
 
     @property
     def ledger_problems(self) -> Sequence[str]:
@@ -179,12 +148,12 @@ class Engine:
     @property
     def purses(self) -> Mapping[str, Purse]:
         """The backends' budgets and what was spent of them, by name."""
-        return self._world.generation.purses
+        return self._planner.world.generation.purses
 
     @property
     def deployment(self) -> Deployment:
         """What is in force."""
-        return self._world.generation.deployment
+        return self._planner.world.generation.deployment
 
     def model(self, name: str) -> ModelEntry:
         """The model of that name.
@@ -229,10 +198,7 @@ class Engine:
 
     def prepare(self, facts: Facts) -> Prepared:
         """The guarded plan for these facts, as of the current snapshot; nothing is executed."""
-        prepared = self._plans.get(facts)
-        if prepared is None:
-            prepared = self._plans[facts] = self._make_plan(facts)
-        return prepared
+        return self._planner.prepare(facts)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Answers a request.
@@ -247,7 +213,7 @@ class Engine:
             RouterError: In its other kinds, as the attempts raised them.
         """
         started = self._clock()
-        prepared = self.prepare(self.facts(request))
+        prepared = self._planner.prepare(self.facts(request))
         self._observer.planned(self._clock() - started)
         for backend in prepared.blocked:
             self._observer.residency_blocked(backend, request.data_class)
@@ -255,9 +221,9 @@ class Engine:
         self._extras.deposit()
         execution = Execution(request, prepared.model.spec, deadline, self._clock, self._preprocess, self._extras)
         try:
-            with self._world.generation.leases:
+            with self._planner.world.generation.leases:
                 if not prepared.steps:
-                    raise self._refusal(prepared, request.data_class)
+                    raise self._planner.refusal(prepared, request.data_class, self._clock())
                 explores = prepared.explore and self._extras.explorations.withdraw()
                 answer = await execution.run(prepared.explore if explores else prepared.steps)
         except RouterError as error:
@@ -280,17 +246,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Brings the snapshot up to date; plans made against the old one are forgotten."""
-        world = self._world.refreshed(self._clock())
-        if world is not self._world:
-            self._replace(world)
-
-    def _replace(self, world: World) -> None:
-        """Puts a newer world in the place of the old one, whose plans are forgotten but for whom they put first."""
-        for facts, prepared in self._plans.items():
-            if prepared.steps:
-                self._incumbents[facts] = prepared.steps[0][0].backend
-        self._plans = {}
-        self._world = world.remembering(self._incumbents)
+        self._planner.refresh(self._clock())
 
     def _respond(
         self, request: InferenceRequest, prepared: Prepared, execution: Execution, answer: Answer
@@ -306,43 +262,6 @@ class Engine:
         )
         return InferenceResponse(request.id, prepared.model.spec, answer.outputs, route)
 
-    def _make_plan(self, facts: Facts) -> Prepared:
-        world = self._world
-        deployment = world.generation.deployment
-        name = deployment.route(facts.model, facts.data_class)
-        if name is None:
-            plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
-            return Prepared("none", deployment.models[facts.model], plan, (), (), ())
-        try:
-            wished = deployment.policies[name].plan(facts, world.snapshot)
-        except Exception:
-            log.exception("policy %s failed", name)
-            raise InternalError(f"Policy {name!r} failed; the gateway's log has the details.") from None
-        plan, blocked = guard.permit(wished, facts, world.snapshot)
-        plan = foreseen(plan, facts, world.snapshot)
-        targets = world.generation.targets
-        steps, explore = (
-            tuple((attempt, targets[facts.model, attempt.backend]) for attempt in order)
-            for order in (plan.attempts, plan.explore)
-        )
-        return Prepared(name, deployment.models[facts.model], plan, steps, explore, blocked)
-
-    def _refusal(self, prepared: Prepared, data_class: str) -> RouterError:
-        model = prepared.model.spec.name
-        candidates = [
-            target for target in self.snapshot.models[model].targets if target.site in self.snapshot.sites[data_class]
-        ]
-        if not candidates:
-            sites = ", ".join(sorted(self.snapshot.sites[data_class])) or "no site"
-            return ResidencyForbids(
-                f"Data of class {data_class!r} may go to {sites} only, and {model} has no backend there. "
-                "Give the model a variant on such a site, or send the request without what makes it so."
-            )
-        retry_after = min(
-            RETRY_WHEN_SPENT_S if target.spent else max(0.0, target.retry_at - self._clock()) for target in candidates
-        )
-        return NoBackendAvailable(f"{model}: {prepared.plan.reason}.", retry_after_s=retry_after)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_INTERVAL_S)
@@ -352,7 +271,8 @@ class Engine:
         await first
         self.refresh()
         while True:
-            while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # opening may put it off meanwhile
+            # Opening may put the probe off while this sleeps.
+            while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # noqa: ASYNC110 no event tells
                 await asyncio.sleep(wait)
             before = instance.breaker.state
             await instance.probe(self._clock, self._random)

@@ -21,10 +21,11 @@ from router.errors import (
 )
 from router.extras import Extras
 from router.instance import CANCELLED
+from router.model import ModelSpec, Tensor
 from router.plan import Attempt, cut_off
 from router.ports import Preprocess
 from router.target import Target
-from router.types import ON_PREMISES, AttemptRecord, InferenceRequest, ModelSpec, Role, Tensor
+from router.types import ON_PREMISES, AttemptRecord, InferenceRequest, Role
 
 UNCONFIDENT = "unconfident"
 """How a record names an answer that was not final."""

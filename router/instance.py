@@ -11,9 +11,10 @@ from router.breaker import Breaker
 from router.errors import BackendError, BackendTimeout, BackendUnavailable, Outcome, RouterError
 from router.latency import LatencyEstimator
 from router.limit import ConcurrencyLimit
+from router.model import ModelSpec
 from router.ports import Backend, Servable, VariantOptions, synthetic_call
 from router.recent import size_class
-from router.types import ON_PREMISES, AttemptRecord, ModelSpec, Reply
+from router.types import ON_PREMISES, AttemptRecord, Reply
 
 log = logging.getLogger(__name__)
 

@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from router.errors import RouterError
-from router.types import (
-    AttemptRecord,
-    EncodedImage,
-    Facts,
-    ImageSpec,
-    InferenceResponse,
-    ModelSpec,
-    Payload,
-    Reply,
-    Tensor,
-    nbytes,
-)
+from router.model import ImageSpec, ModelSpec, Tensor
+from router.types import AttemptRecord, EncodedImage, Facts, InferenceResponse, Payload, Reply, nbytes
 
 if TYPE_CHECKING:
     from router.plan import Plan

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from router.breaker import BreakerState
 from router.latency import LatencyPrediction
-from router.types import ON_PREMISES, Facts, ImageSpec
+from router.model import ImageSpec
+from router.types import ON_PREMISES, Facts
 
 
 @dataclass(frozen=True, slots=True)

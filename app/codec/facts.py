@@ -17,7 +17,8 @@ import msgspec
 
 from router.engine import Engine
 from router.errors import InvalidField, MalformedBody
-from router.types import InferenceRequest, ModelSpec, Payload, Priority, nbytes
+from router.model import ModelSpec
+from router.types import InferenceRequest, Payload, Priority, nbytes
 
 T = TypeVar("T")
 

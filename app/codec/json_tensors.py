@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from router.errors import InvalidTensor
-from router.types import DTYPES, Tensor
+from router.model import DTYPES, Tensor
 
 MAX_RANK = 16
 MAX_DIMENSION = 2**31

@@ -14,16 +14,8 @@ from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
 from backends.image import FORMATS, check_header
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, UnsupportedMediaType
-from router.types import (
-    AttemptRecord,
-    EncodedImage,
-    InferenceRequest,
-    InferenceResponse,
-    ModelSpec,
-    Payload,
-    Tensor,
-    TensorSpec,
-)
+from router.model import ModelSpec, Tensor, TensorSpec
+from router.types import AttemptRecord, EncodedImage, InferenceRequest, InferenceResponse, Payload
 
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,7 +13,8 @@ from app.codec.json_tensors import check_size, plain, tensor_from_json
 from backends.oip import datatype
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, UnknownModel, Unsupported
-from router.types import InferenceRequest, InferenceResponse, ModelSpec, Tensor
+from router.model import ModelSpec, Tensor
+from router.types import InferenceRequest, InferenceResponse
 
 ROUTING = frozenset({"data_class", "deadline_ms", "binary_data_output"})
 """Parameters that are for us, not for the backend. So is `priority`, unless it is a number, which is Triton's own."""

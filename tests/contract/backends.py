@@ -14,8 +14,9 @@ from backends.onnx import OnnxBackend, OnnxOptions
 from backends.triton import TritonBackend, TritonOptions
 from policies.loader import load
 from router.deployment import ModelEntry
+from router.model import Tensor
 from router.ports import Backend, BackendContext, Call, Servable
-from router.types import EncodedImage, Payload, Tensor, nbytes
+from router.types import EncodedImage, Payload, nbytes
 
 ROOT = Path(__file__).parents[2]
 MODELS_DIR = ROOT / "deploy/models"

@@ -10,7 +10,8 @@ import pytest
 
 from app.cloud import TritonProcess
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout
-from router.types import Reply, Tensor
+from router.model import Tensor
+from router.types import Reply
 from tests.contract.backends import MODELS, Subject, call, onnx, pixels, triton
 
 Holdout = tuple[Tensor, Tensor]

@@ -23,8 +23,8 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
+from router.model import TensorSpec
 from router.ports import Backend, BackendContext
-from router.types import TensorSpec
 from tests.contract.backends import CONTEXT, MODELS, MODELS_DIR, image, pixels
 from tests.contract.backends import triton as subject_at
 

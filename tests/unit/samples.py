@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from router.deployment import BackendEntry, Deployment, ModelEntry, RouteRule
+from router.model import ImageSpec, ModelSpec, Tensor, TensorSpec
 from router.plan import AcceptIf, Attempt
 from router.ports import Policy
 from router.pricing import NodePrice
 from router.stages import Decode
-from router.types import EncodedImage, ImageSpec, InferenceRequest, ModelSpec, Payload, Tensor, TensorSpec, nbytes
+from router.types import EncodedImage, InferenceRequest, Payload, nbytes
 from tests.unit.standins import FakeOptions, FakeVariant, FixedPolicy
 from tests.unit.virtual_time import virtual_loop
 

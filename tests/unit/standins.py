@@ -16,19 +16,11 @@ from router.deployment import BackendEntry, Deployment
 from router.engine import Engine
 from router.errors import RouterError
 from router.ledger import Ledger
+from router.model import ImageSpec, ModelSpec, Tensor
 from router.plan import Attempt, Plan
 from router.ports import Backend, BackendContext, Call, Policy
 from router.snapshot import Snapshot
-from router.types import (
-    AttemptRecord,
-    EncodedImage,
-    Facts,
-    ImageSpec,
-    InferenceResponse,
-    ModelSpec,
-    Reply,
-    Tensor,
-)
+from router.types import AttemptRecord, EncodedImage, Facts, InferenceResponse, Reply
 from tests.unit.virtual_time import FOREVER, virtual_loop
 
 Behaviour = Callable[[Call], Awaitable[Reply]]

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from router.breaker import BreakerState
 from router.latency import LatencyPrediction, Quantiles
+from router.model import ImageSpec
 from router.plan import AcceptIf, Attempt
 from router.snapshot import ModelView, Snapshot, TargetView
 from router.stages import Decode, Grayscale, Resize
-from router.types import ON_PREMISES, Facts, ImageSpec
+from router.types import ON_PREMISES, Facts
 
 SITES = (ON_PREMISES, "cloud", "other-cloud")
 CLASSES = ("unclassified", "phi", "nowhere")

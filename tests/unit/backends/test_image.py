@@ -19,9 +19,10 @@ from backends.image import FORMATS, preprocess
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
 from policies.loader import load
 from router.errors import UnprocessableImage
+from router.model import ImageSpec, ModelSpec, Tensor, TensorSpec
 from router.ports import BackendContext, Call
 from router.stages import Decode, Grayscale, Normalize, Resize, Stage
-from router.types import EncodedImage, ImageSpec, ModelSpec, Tensor, TensorSpec, nbytes
+from router.types import EncodedImage, nbytes
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from backends.oip import bytes_tensor, datatype, decode_raw, encode_raw
 from router.errors import BackendFailed
-from router.types import DTYPES, Tensor
+from router.model import DTYPES, Tensor
 
 shapes = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
 

@@ -11,8 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
+from router.model import ModelSpec, TensorSpec
 from router.ports import BackendContext, Call
-from router.types import ModelSpec, TensorSpec, nbytes
+from router.types import nbytes
 
 WIDTH = 512
 SPEC = ModelSpec("wide", "1", {"x": TensorSpec("float32", (-1, WIDTH))}, {"y": TensorSpec("float32", (-1, WIDTH))})

@@ -22,8 +22,9 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
 )
+from router.model import ModelSpec, TensorSpec
 from router.ports import Call
-from router.types import ModelSpec, Reply, TensorSpec, nbytes
+from router.types import Reply, nbytes
 
 SPEC = ModelSpec("m", "1", {"x": TensorSpec("float32", (-1, 2))}, {"y": TensorSpec("float32", (-1,))})
 

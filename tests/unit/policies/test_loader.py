@@ -9,10 +9,10 @@ import pytest
 from policies.document import MAX_BYTES, PolicyFileError, Problem
 from policies.loader import load
 from policies.split import Split
+from router.model import TensorSpec
 from router.plan import AcceptIf
 from router.pricing import DevicePrice, NodePrice
 from router.stages import Decode, Grayscale, Normalize, Resize
-from router.types import TensorSpec
 
 SAMPLE = (Path(__file__).parents[3] / "policies/samples/default.yaml").read_text()
 

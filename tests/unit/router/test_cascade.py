@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from router.cascade import confident_rows, merge_rows, select_rows
+from router.model import ModelSpec, Tensor, TensorSpec
 from router.plan import AcceptIf
-from router.types import ModelSpec, Tensor, TensorSpec
 
 
 def model(confidence_shape: tuple[int, ...], rows: int = -1) -> ModelSpec:

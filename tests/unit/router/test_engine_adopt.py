@@ -14,15 +14,15 @@ from router.deployment import Deployment, RouteRule
 from router.engine import DeploymentRefused, Engine
 from router.errors import BackendFailed, BackendUnavailable, DeadlineExceeded
 from router.instance import Instance
+from router.model import TensorSpec
 from router.pricing import NodePrice
-from router.types import TensorSpec
 from tests.unit.samples import CLOUD, EDGE, MODEL, deployment, plan, request, rows
 from tests.unit.standins import FakeOptions, FakeVariant, Lab, answer, fail, failing_probe, hang
 from tests.unit.virtual_time import in_virtual_time
 
 
 def instances(engine: Engine) -> Mapping[str, Instance]:
-    return {backend: target.instance for (_, backend), target in engine._world.generation.targets.items()}
+    return {backend: target.instance for (_, backend), target in engine._planner.world.generation.targets.items()}
 
 
 def with_backend(before: Deployment, name: str, **changes: Any) -> Deployment:

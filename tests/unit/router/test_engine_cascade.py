@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.errors import BackendFailed, BackendRejectedInput, BackendTimeout, BackendUnavailable, Outcome
+from router.model import TensorSpec
 from router.plan import MARGIN_S
-from router.types import TensorSpec
 from tests.unit.samples import (
     CLOUD,
     CLOUD_USD,

@@ -245,5 +245,5 @@ async def test_many_at_once_get_their_own_answers() -> None:
     async with lab.running(deployment()) as engine:
         firsts = [index / 100 for index in range(50)]
         responses = await asyncio.gather(*(engine.infer(request(rows(first))) for first in firsts))
-        assert engine._world.generation.targets["m", "cloud"].instance.admission.in_flight == 0
+        assert engine._planner.world.generation.targets["m", "cloud"].instance.admission.in_flight == 0
     assert [float(response.outputs["scores"][0, 0]) for response in responses] == pytest.approx(firsts)

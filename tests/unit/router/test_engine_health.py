@@ -185,7 +185,7 @@ async def test_a_readiness_probe_that_overlaps_the_failures_does_not_close_it() 
         assert cloud_state(engine) is BreakerState.OPEN
         lab.cloud.probe = failing_probe(BackendFailed("wrong answers"))
         await asyncio.sleep(PROBE_TIMEOUT_S * 0.95)
-        assert engine._world.generation.targets["m", "cloud"].instance.breaker.state is not BreakerState.CLOSED
+        assert engine._planner.world.generation.targets["m", "cloud"].instance.breaker.state is not BreakerState.CLOSED
 
 
 @in_virtual_time

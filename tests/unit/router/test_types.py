@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidTensor
+from router.model import DTYPES, ImageSpec, ModelSpec, Tensor, TensorSpec
 from router.stages import Decode, Grayscale, Normalize, Resize
-from router.types import (
-    DTYPES,
-    EncodedImage,
-    ImageSpec,
-    ModelSpec,
-    Tensor,
-    TensorSpec,
-    nbytes,
-    round_up_to_power_of_two,
-    row_count,
-)
+from router.types import EncodedImage, nbytes, round_up_to_power_of_two, row_count
 
 dimensions = st.sampled_from((-1, 1, 2, 3))
 shapes = st.lists(dimensions, max_size=4).map(tuple)

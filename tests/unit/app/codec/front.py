@@ -9,7 +9,8 @@ from typing import Any
 from router.deployment import Deployment, ModelEntry
 from router.engine import Engine
 from router.errors import RouterError
-from router.types import DTYPES, ImageSpec, InferenceResponse, ModelSpec, Route, Tensor, TensorSpec
+from router.model import DTYPES, ImageSpec, ModelSpec, Tensor, TensorSpec
+from router.types import InferenceResponse, Route
 from tests.unit.samples import MODEL, deployment
 from tests.unit.standins import Lab
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from app.codec.json_tensors import MAX_RANK, check_size, plain, tensor_from_bytes, tensor_from_json
 from router.errors import InvalidTensor
-from router.types import DTYPES, Tensor
+from router.model import DTYPES, Tensor
 
 INTEGERS = [name for name, dtype in DTYPES.items() if dtype.kind in "iu"]
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.kind == "f"]

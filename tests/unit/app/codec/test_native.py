@@ -25,7 +25,8 @@ from router.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from router.types import AttemptRecord, EncodedImage, InferenceRequest, Tensor, TensorSpec, nbytes
+from router.model import Tensor, TensorSpec
+from router.types import AttemptRecord, EncodedImage, InferenceRequest, nbytes
 from tests.unit.app.codec.front import is_the_callers_fault, response
 from tests.unit.app.codec.test_json_tensors import NUMERIC, as_json, tensors
 

@@ -14,7 +14,8 @@ from app.codec import oip
 from backends.oip import datatype
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, RouterError, UnknownModel, Unsupported
-from router.types import DTYPES, InferenceRequest, TensorSpec
+from router.model import DTYPES, TensorSpec
+from router.types import InferenceRequest
 from tests.unit.app.codec.front import SPECS, is_the_callers_fault, response
 from tests.unit.app.codec.test_json_tensors import as_json, tensors
 

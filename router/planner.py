@@ -1,0 +1,120 @@
+"""The world in force and the plans that were made against it: looked up on the hot path, made anew beside it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from router import guard
+from router.deployment import ModelEntry
+from router.errors import InternalError, NoBackendAvailable, ResidencyForbids, RouterError
+from router.execution import Step
+from router.generation import World
+from router.plan import Plan, foreseen
+from router.types import Facts
+
+log = logging.getLogger(__name__)
+
+RETRY_WHEN_SPENT_S = 60.0
+"""When to come back to a backend whose budget is spent: a new day or an edit of the policy file may have helped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan ready to be carried out: guarded, with reserves, its targets looked up.
+
+    Args:
+        policy: Name of the policy that made it.
+        model: The model.
+        plan: The plan.
+        steps: Its attempts with their targets.
+        explore: The steps of its other order, or empty.
+        blocked: Backends that the residency guard took out of it.
+    """
+
+    policy: str
+    model: ModelEntry
+    plan: Plan
+    steps: tuple[Step, ...]
+    explore: tuple[Step, ...]
+    blocked: tuple[str, ...]
+
+
+class Planner:
+    """Plans for the world in force, kept until it is replaced.
+
+    Attributes:
+        world: What is in force, as of the latest look at it.
+    """
+
+    def __init__(self) -> None:
+        self.world = World.empty()
+        self._plans: dict[Facts, Prepared] = {}
+        self._incumbents: dict[Facts, str] = {}
+
+    def adopt(self, world: World) -> None:
+        """Puts another generation in force; nobody stood first in its plans yet."""
+        self._plans, self._incumbents = {}, {}
+        self._replace(world)
+
+    def refresh(self, now: float) -> None:
+        """Brings the world up to date; plans made against the old one are forgotten."""
+        world = self.world.refreshed(now)
+        if world is not self.world:
+            self._replace(world)
+
+    def prepare(self, facts: Facts) -> Prepared:
+        """The guarded plan for these facts, as of the world now.
+
+        Raises:
+            InternalError: The policy failed.
+        """
+        prepared = self._plans.get(facts)
+        if prepared is None:
+            prepared = self._plans[facts] = self._make(facts)
+        return prepared
+
+    def refusal(self, prepared: Prepared, data_class: str, now: float) -> RouterError:
+        """Why a plan has no steps, as an error for whoever asked."""
+        snapshot = self.world.snapshot
+        model = prepared.model.spec.name
+        candidates = [target for target in snapshot.models[model].targets if target.site in snapshot.sites[data_class]]
+        if not candidates:
+            sites = ", ".join(sorted(snapshot.sites[data_class])) or "no site"
+            return ResidencyForbids(
+                f"Data of class {data_class!r} may go to {sites} only, and {model} has no backend there. "
+                "Give the model a variant on such a site, or send the request without what makes it so."
+            )
+        retry_after = min(
+            RETRY_WHEN_SPENT_S if target.spent else max(0.0, target.retry_at - now) for target in candidates
+        )
+        return NoBackendAvailable(f"{model}: {prepared.plan.reason}.", retry_after_s=retry_after)
+
+    def _replace(self, world: World) -> None:
+        """Puts a newer world in the place of the old one, whose plans are forgotten but for whom they put first."""
+        for facts, prepared in self._plans.items():
+            if prepared.steps:
+                self._incumbents[facts] = prepared.steps[0][0].backend
+        self._plans = {}
+        self.world = world.remembering(self._incumbents)
+
+    def _make(self, facts: Facts) -> Prepared:
+        world = self.world
+        deployment = world.generation.deployment
+        name = deployment.route(facts.model, facts.data_class)
+        if name is None:
+            plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
+            return Prepared("none", deployment.models[facts.model], plan, (), (), ())
+        try:
+            wished = deployment.policies[name].plan(facts, world.snapshot)
+        except Exception:
+            log.exception("policy %s failed", name)
+            raise InternalError(f"Policy {name!r} failed; the gateway's log has the details.") from None
+        plan, blocked = guard.permit(wished, facts, world.snapshot)
+        plan = foreseen(plan, facts, world.snapshot)
+        targets = world.generation.targets
+        steps, explore = (
+            tuple((attempt, targets[facts.model, attempt.backend]) for attempt in order)
+            for order in (plan.attempts, plan.explore)
+        )
+        return Prepared(name, deployment.models[facts.model], plan, steps, explore, blocked)
