@@ -152,7 +152,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_next_probe_is_never_further_away_than_the_longest_wait(self) -> None:
-        assert self.breaker.next_probe_at <= self.now + max(LONGEST_WAIT_S, CHECK_INTERVAL_S)
+        assert self.breaker.next_probe_at <= self.now + max(LONGEST_WAIT_S, LONGEST_RELAPSE_WAIT_S, CHECK_INTERVAL_S)
 
     @invariant()
     def it_says_why_it_does_not_admit(self) -> None:
