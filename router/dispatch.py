@@ -117,6 +117,11 @@ class Dispatch:
             if instance.breaker.admits or self._clock() >= limit:
                 raise BackendTimeout(f"{attempt.backend} did not answer in time.") from None
             raise BackendLost(f"{attempt.backend} was found to be gone: {instance.breaker.reason}.") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
         except BackendUnavailable:
             target.refund(record)
             raise

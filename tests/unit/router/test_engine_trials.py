@@ -158,6 +158,24 @@ async def test_users_inputs_that_always_fail_do_not_make_the_breaker_flap() -> N
 
 
 @in_virtual_time
+async def test_a_call_that_its_own_library_cancels_is_lost_and_the_next_one_is_tried() -> None:
+    lab = Lab()
+
+    async def cancelled(call):  # type: ignore[no-untyped-def]
+        await asyncio.sleep(0.01)
+        raise asyncio.CancelledError
+
+    lab.cloud.infer = cancelled
+    async with lab.running(deployment()) as engine:
+        response = await engine.infer(request())
+    assert [(record.backend, record.error) for record in response.route.attempts] == [
+        ("cloud", "backend-lost"),
+        ("edge", None),
+    ]
+    assert lab.seen.ends == (1, 0, 0)
+
+
+@in_virtual_time
 async def test_a_probe_that_its_own_library_cancels_is_a_failed_probe_and_probing_goes_on() -> None:
     lab = Lab()
 
