@@ -264,7 +264,9 @@ class Engine:
 
     async def _tick(self) -> None:
         while True:
+            due = self._clock() + SNAPSHOT_INTERVAL_S
             await asyncio.sleep(SNAPSHOT_INTERVAL_S)
+            self._planner.ran_late(self._clock() - due)
             self.refresh()
 
     async def _probe_forever(self, instance: Instance, first: asyncio.Task[None]) -> None:

@@ -149,7 +149,10 @@ class Execution:
         if limit is not None and (self._held is None or now + attempt.expected_s <= limit):
             return Turn(limit)
         limit = self._deadline - attempt.reserve_s
-        if limit > now and self._held is None and target.instance.may_try(now, self._request.payload_bytes):
+        instance = target.instance
+        # The round trip is measured all the while; only what calls took beyond it has to be put to the test.
+        testable = self._held is None and now + instance.latency.round_trip_s < limit
+        if testable and instance.may_try(now, self._request.payload_bytes):
             return Turn(limit, trial=True)
         self._notes += (
             f"; no time for {attempt.backend}, which usually takes {attempt.expected_s * 1000:.0f} ms, "

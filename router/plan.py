@@ -15,7 +15,7 @@ from router.snapshot import Snapshot
 from router.types import Facts
 
 MARGIN_S = 0.01
-"""Seconds kept, beside the fallback's own time, for the switch to it and for writing the answer."""
+"""Seconds kept, beside the fallback's own time, for the switch to it and for writing the answer, on an idle device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,10 @@ def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float
         return deadline - attempt.reserve_s
     if any(later.expected_s < left - later.reserve_s for later in attempts[index + 1 :]):
         return None
-    return deadline - MARGIN_S
+    return deadline - attempts[-1].reserve_s
 
 
-def foreseen(plan: Plan, facts: Facts, snapshot: Snapshot) -> Plan:
+def foreseen(plan: Plan, facts: Facts, snapshot: Snapshot, margin_s: float = MARGIN_S) -> Plan:
     """The plan with what is predicted of each attempt: how long it takes, and what has to be kept back for the next.
 
     The reserve is the margin, and P99 and margin of each attempt behind it. A fallback whose latency is not known yet
@@ -105,18 +105,18 @@ def foreseen(plan: Plan, facts: Facts, snapshot: Snapshot) -> Plan:
     """
     return replace(
         plan,
-        attempts=_foreseen(plan.attempts, facts, snapshot),
-        explore=_foreseen(plan.explore, facts, snapshot),
+        attempts=_foreseen(plan.attempts, facts, snapshot, margin_s),
+        explore=_foreseen(plan.explore, facts, snapshot, margin_s),
     )
 
 
-def _foreseen(attempts: Sequence[Attempt], facts: Facts, snapshot: Snapshot) -> tuple[Attempt, ...]:
-    reserve = MARGIN_S
+def _foreseen(attempts: Sequence[Attempt], facts: Facts, snapshot: Snapshot, margin_s: float) -> tuple[Attempt, ...]:
+    reserve = margin_s
     done: list[Attempt] = []
     for attempt in reversed(attempts):
         latency = snapshot.targets[facts.model, attempt.backend].latency
         size = facts.payload_bytes
         expected, mostly = (latency.usual(size), latency.mostly(size)) if latency else (0.0, 0.0)
         done.append(replace(attempt, reserve_s=reserve, expected_s=expected, mostly_s=mostly))
-        reserve += MARGIN_S + (latency.nearly_always(size) if latency else 0.0)
+        reserve += margin_s + (latency.nearly_always(size) if latency else 0.0)
     return tuple(reversed(done))

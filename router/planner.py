@@ -10,10 +10,16 @@ from router.deployment import ModelEntry
 from router.errors import InternalError, NoBackendAvailable, ResidencyForbids, RouterError
 from router.execution import Step
 from router.generation import World
-from router.plan import Plan, foreseen
+from router.plan import MARGIN_S, Plan, foreseen
 from router.types import Facts
 
 log = logging.getLogger(__name__)
+
+LAG_KEPT = 0.99
+"""What is left of the greatest lag at each look: half of it after seven seconds."""
+
+LONGEST_LAG_S = 0.05
+"""More would take too much of a deadline; a device that is busier than that has to shed."""
 
 RETRY_WHEN_SPENT_S = 60.0
 """When to come back to a backend whose budget is spent: a new day or an edit of the policy file may have helped."""
@@ -45,10 +51,12 @@ class Planner:
 
     Attributes:
         world: What is in force, as of the latest look at it.
+        lag_s: How late this process was of late to do what was due: a busy device keeps so much more for the switch.
     """
 
     def __init__(self) -> None:
         self.world = World.empty()
+        self.lag_s = 0.0
         self._plans: dict[Facts, Prepared] = {}
         self._incumbents: dict[Facts, str] = {}
 
@@ -62,6 +70,10 @@ class Planner:
         world = self.world.refreshed(now)
         if world is not self.world:
             self._replace(world)
+
+    def ran_late(self, seconds: float) -> None:
+        """Learns how late the latest look at the world was. What was long ago counts less and less."""
+        self.lag_s = min(LONGEST_LAG_S, max(seconds, self.lag_s * LAG_KEPT))
 
     def prepare(self, facts: Facts) -> Prepared:
         """The guarded plan for these facts, as of the world now.
@@ -111,7 +123,7 @@ class Planner:
             log.exception("policy %s failed", name)
             raise InternalError(f"Policy {name!r} failed; the gateway's log has the details.") from None
         plan, blocked = guard.permit(wished, facts, world.snapshot)
-        plan = foreseen(plan, facts, world.snapshot)
+        plan = foreseen(plan, facts, world.snapshot, MARGIN_S + self.lag_s)
         targets = world.generation.targets
         steps, explore = (
             tuple((attempt, targets[facts.model, attempt.backend]) for attempt in order)

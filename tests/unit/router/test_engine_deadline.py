@@ -179,3 +179,18 @@ async def test_a_degraded_answer_says_so_when_the_cloud_did_not_fit() -> None:
     lab.cloud.probe_reply = SLOW
     async with lab.running(deployment(plan(CLOUD, DEGRADED_EDGE))) as engine:
         assert (await engine.infer(request(within_s=0.25))).route.degraded
+
+
+@in_virtual_time
+async def test_a_device_that_runs_late_keeps_more_time_for_the_fallback() -> None:
+    lab = Lab()
+    lab.cloud.infer = hang
+    async with lab.running(deployment()) as engine:
+        await asyncio.sleep(1.0)
+        idle = engine.prepare(engine.facts(request())).plan.attempts[0].reserve_s
+        virtual_loop().lateness = 0.02
+        await asyncio.sleep(1.0)
+        engine.refresh()
+        lab.edge.probes.clear()
+        busy = engine.prepare(engine.facts(request(within_s=0.5))).plan.attempts[0].reserve_s
+        assert busy >= idle + 0.03

@@ -72,7 +72,7 @@ def test_one_is_skipped_only_for_one_behind_it_that_fits(order: list[Attempt], l
 
 def test_a_fallback_that_would_not_fit_anyway_takes_nothing_from_the_attempt_before_it() -> None:
     cloud = Attempt("cloud", "v", reserve_s=1.0, expected_s=0.1)
-    order = [cloud, Attempt("edge", "v", reserve_s=0.005, expected_s=0.9)]
+    order = [cloud, Attempt("edge", "v", reserve_s=MARGIN_S, expected_s=0.9)]
     assert cut_off(order, 0, NOW, NOW + 0.2) == NOW + 0.2 - MARGIN_S
 
 
@@ -114,3 +114,16 @@ def test_the_reserve_is_the_p99_and_margin_of_all_that_follows(
 def test_a_confidence_is_a_share(confidence: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         AcceptIf(confidence)
+
+
+@given(worlds(), st.data(), st.floats(0, 0.05))
+def test_a_busy_device_keeps_more_back_for_each_switch(
+    world: tuple[Facts, Snapshot], data: st.DataObject, lag_s: float
+) -> None:
+    facts, snapshot = world
+    targets = data.draw(st.lists(st.sampled_from(snapshot.models[facts.model].targets), max_size=4))
+    plan = Plan(tuple(Attempt(target.backend, target.variant) for target in targets), "why")
+    idle, busy = foreseen(plan, facts, snapshot), foreseen(plan, facts, snapshot, MARGIN_S + lag_s)
+    for index, (one, other) in enumerate(zip(idle.attempts, busy.attempts, strict=True)):
+        switches = len(targets) - index
+        assert other.reserve_s == pytest.approx(one.reserve_s + switches * lag_s)
