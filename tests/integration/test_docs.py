@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from drills.command import drill
+from drills.scenarios import SCENARIOS
 from policies.loader import load
 from tests.gateway_process import DEFAULT_POLICY, ROOT, GatewayProcess
 
@@ -33,6 +36,14 @@ def commands(block: str) -> list[str]:
     return found
 
 
+def assert_parses(command: str) -> None:
+    """Whether the command line takes these words; nothing is run."""
+    words = shlex.split(command, comments=True)
+    words = words[words.index("drill") + 1 :]
+    context = drill.make_context("drill", words)
+    assert set(context.params["scenarios"]) <= SCENARIOS.keys()
+
+
 SHELL = [
     pytest.param(command, id=f"{document.name}: {command.splitlines()[0][:50]}")
     for document in DOCUMENTS
@@ -50,6 +61,9 @@ def test_command(command: str, steady: GatewayProcess) -> None:
     if command.startswith("make "):
         # The targets themselves are run by CI and by test_make; here they only have to be there.
         command = command.replace("make ", "make --dry-run ", 1)
+    if "drill" in command and "--list" not in command:
+        # Drills take minutes: test_drill_command runs one. Here the command line only has to be one.
+        return assert_parses(command)
     command = command.replace("http://127.0.0.1:8080", steady.url)
     done = subprocess.run(
         ["bash", "-ec", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
