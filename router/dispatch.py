@@ -36,9 +36,12 @@ class Dispatch:
         deadline: Monotonic seconds.
         clock: Gives monotonic seconds.
         preprocess: Runs image stages.
+
+    Attributes:
+        request, model, deadline, clock: As given.
     """
 
-    __slots__ = ("_clock", "_deadline", "_model", "_preprocess", "_request", "_tensors")
+    __slots__ = ("_preprocess", "_tensors", "clock", "deadline", "model", "request")
 
     def __init__(
         self,
@@ -48,10 +51,10 @@ class Dispatch:
         clock: Callable[[], float],
         preprocess: Preprocess,
     ) -> None:
-        self._request = request
-        self._model = model
-        self._deadline = deadline
-        self._clock = clock
+        self.request = request
+        self.model = model
+        self.deadline = deadline
+        self.clock = clock
         self._preprocess = preprocess
         self._tensors: Tensors | None = None if isinstance(request.payload, EncodedImage) else request.payload
 
@@ -75,18 +78,18 @@ class Dispatch:
         instance = target.instance
         if not instance.breaker.admits or isinstance(instance.servable, BackendError):
             raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
-        now = self._clock()
+        now = self.clock()
         if limit <= now:
             raise BackendTimeout(f"There is no time left to ask {attempt.backend}.")
         payload = await self._payload(attempt, record, limit - now, rows)
-        if limit <= self._clock():
+        if limit <= self.clock():
             raise BackendTimeout(f"The image's stages left no time to ask {attempt.backend}.")
         waited_s = await self._turn(instance.admission, attempt, limit)
-        with instance.permit(record, self._clock, limit):
+        with instance.permit(record, self.clock, limit):
             if not instance.breaker.admits:
                 raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
-            size = self._request.payload_bytes if payload is self._request.payload else nbytes(payload)
-            target.charge(record, size, row_count(payload, self._model))
+            size = self.request.payload_bytes if payload is self.request.payload else nbytes(payload)
+            target.charge(record, size, row_count(payload, self.model))
             reply = await self._ask(
                 attempt,
                 target,
@@ -94,9 +97,9 @@ class Dispatch:
                 Call(
                     payload,
                     size,
-                    self._request.id,
-                    self._request.parameters,
-                    lambda took_s: instance.answered_late(self._clock(), size, took_s),
+                    self.request.id,
+                    self.request.parameters,
+                    lambda took_s: instance.answered_late(self.clock(), size, took_s),
                 ),
                 limit,
             )
@@ -112,9 +115,9 @@ class Dispatch:
         instance = target.instance
         assert not isinstance(instance.servable, BackendError), "call() has looked"
         try:
-            return await within(max(0.0, limit - self._clock()), instance.servable.infer(call, limit), instance.waiting)
+            return await within(max(0.0, limit - self.clock()), instance.servable.infer(call, limit), instance.waiting)
         except TimeoutError:
-            if instance.breaker.admits or self._clock() >= limit:
+            if instance.breaker.admits or self.clock() >= limit:
                 raise BackendTimeout(f"{attempt.backend} did not answer in time.") from None
             raise BackendLost(f"{attempt.backend} was found to be gone: {instance.breaker.reason}.") from None
         except asyncio.CancelledError:
@@ -137,15 +140,15 @@ class Dispatch:
         Raises:
             Overloaded: It has none, and would not in time.
         """
-        asked = self._clock()
-        waiter = admission.enter(self._request.priority, limit, asked, attempt.mostly_s)
+        asked = self.clock()
+        waiter = admission.enter(self.request.priority, limit, asked, attempt.mostly_s)
         if waiter is None:
             return 0.0
         try:
             async with asyncio.timeout(limit - asked):
                 await waiter.admitted
         except BaseException as error:
-            now = self._clock()
+            now = self.clock()
             admission.abandon(waiter, now)
             if isinstance(error, TimeoutError):
                 raise Overloaded(
@@ -153,21 +156,21 @@ class Dispatch:
                     retry_after_s=admission.retry_after(now),
                 ) from None
             raise
-        return self._clock() - asked
+        return self.clock() - asked
 
     def _check(self, reply: Reply, payload: Payload, attempt: Attempt) -> None:
         """Refuses an answer that came too late, or that is not one row for each row asked."""
-        if self._clock() > self._deadline:
+        if self.clock() > self.deadline:
             raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
-        if self._model.batchable:
-            rows = row_count(payload, self._model)
-            for name in self._model.outputs:
+        if self.model.batchable:
+            rows = row_count(payload, self.model)
+            for name in self.model.outputs:
                 if len(reply.outputs[name]) != rows:
                     raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
 
     async def _payload(self, attempt: Attempt, record: AttemptRecord, seconds: float, rows: Rows | None) -> Payload:
         """What this attempt sends: the request's payload, staged if the attempt says so, less the rows answered."""
-        image = self._request.payload
+        image = self.request.payload
         if isinstance(image, EncodedImage):
             if not attempt.stages:
                 return image
@@ -177,15 +180,15 @@ class Dispatch:
         return self._tensors if rows is None else select_rows(self._tensors, rows)
 
     async def _stage(self, image: EncodedImage, record: AttemptRecord, seconds: float) -> Tensors:
-        spec = self._model.image
+        spec = self.model.image
         assert spec is not None, "the front refuses images for models without stages"
-        started = self._clock()
+        started = self.clock()
         try:
-            tensors = await within(seconds, asyncio.to_thread(self._preprocess, image, spec, self._model))
+            tensors = await within(seconds, asyncio.to_thread(self._preprocess, image, spec, self.model))
         except TimeoutError:
             raise BackendTimeout(f"The image's stages did not end within {seconds:.3f} s.") from None
         except RouterError as error:
             record.error = error.code
             raise
-        record.stages_s = self._clock() - started
+        record.stages_s = self.clock() - started
         return tensors

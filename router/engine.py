@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import date
 
 from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
+from router.dispatch import Dispatch
 from router.errors import (
     InternalError,
     InvalidField,
@@ -219,7 +220,8 @@ class Engine:
             self._observer.residency_blocked(backend, request.data_class)
         deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
         self._extras.deposit()
-        execution = Execution(request, prepared.model.spec, deadline, self._clock, self._preprocess, self._extras)
+        dispatch = Dispatch(request, prepared.model.spec, deadline, self._clock, self._preprocess)
+        execution = Execution(dispatch, self._extras)
         try:
             with self._planner.world.generation.leases:
                 if not prepared.steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.cascade import Rows, confident_rows, merge_rows
@@ -21,11 +21,10 @@ from router.errors import (
 )
 from router.extras import Extras
 from router.instance import CANCELLED
-from router.model import ModelSpec, Tensor
+from router.model import Tensor
 from router.plan import Attempt, cut_off
-from router.ports import Preprocess
 from router.target import Target
-from router.types import ON_PREMISES, AttemptRecord, InferenceRequest, Role
+from router.types import ON_PREMISES, AttemptRecord, Role
 
 UNCONFIDENT = "unconfident"
 """How a record names an answer that was not final."""
@@ -67,46 +66,18 @@ class Execution:
     """One request on its way through the steps of its plan.
 
     Args:
-        request: The request.
-        model: Its model's spec.
-        deadline: Monotonic seconds.
-        clock: Gives monotonic seconds.
-        preprocess: Runs image stages.
+        dispatch: Makes the calls.
         extras: What hedges and retries are taken out of.
 
     Attributes:
         attempts: A record of every attempt so far, in the order in which they began.
     """
 
-    __slots__ = (
-        "_clock",
-        "_deadline",
-        "_dispatch",
-        "_extras",
-        "_held",
-        "_last",
-        "_model",
-        "_notes",
-        "_pending",
-        "_request",
-        "attempts",
-    )
+    __slots__ = ("_dispatch", "_extras", "_held", "_last", "_notes", "_pending", "attempts")
 
-    def __init__(
-        self,
-        request: InferenceRequest,
-        model: ModelSpec,
-        deadline: float,
-        clock: Callable[[], float],
-        preprocess: Preprocess,
-        extras: Extras,
-    ) -> None:
-        self._request = request
-        self._model = model
-        self._deadline = deadline
-        self._clock = clock
+    def __init__(self, dispatch: Dispatch, extras: Extras) -> None:
+        self._dispatch = dispatch
         self._extras = extras
-        self._dispatch = Dispatch(request, model, deadline, clock, preprocess)
         self._held: Answer | None = None
         self._pending: Rows | None = None
         self._last: BackendError | None = None
@@ -143,20 +114,20 @@ class Execution:
 
     def _turn(self, steps: Sequence[Step], index: int) -> Turn | None:
         """When this attempt must end; None if its turn is skipped for want of time, which is noted."""
-        now = self._clock()
+        now = self._dispatch.clock()
         attempt, target = steps[index]
-        limit = cut_off([attempt for attempt, _ in steps], index, now, self._deadline)
+        limit = cut_off([attempt for attempt, _ in steps], index, now, self._dispatch.deadline)
         if limit is not None and (self._held is None or now + attempt.expected_s <= limit):
             return Turn(limit)
-        limit = self._deadline - attempt.reserve_s
+        limit = self._dispatch.deadline - attempt.reserve_s
         instance = target.instance
         # The round trip is measured all the while; only what calls took beyond it has to be put to the test.
         testable = self._held is None and now + instance.latency.round_trip_s < limit
-        if testable and instance.may_try(now, self._request.payload_bytes):
+        if testable and instance.may_try(now, self._dispatch.request.payload_bytes):
             return Turn(limit, trial=True)
         self._notes += (
             f"; no time for {attempt.backend}, which usually takes {attempt.expected_s * 1000:.0f} ms, "
-            f"with {(self._deadline - now) * 1000:.0f} ms left"
+            f"with {(self._dispatch.deadline - now) * 1000:.0f} ms left"
         )
         return None
 
@@ -213,7 +184,7 @@ class Execution:
             isinstance(error, BackendUnavailable)
             and target.entry.site != ON_PREMISES
             and target.instance.breaker.admits
-            and self._clock() + attempt.expected_s < limit
+            and self._dispatch.clock() + attempt.expected_s < limit
             and self._extras.retries.withdraw()
         )
 
@@ -226,12 +197,12 @@ class Execution:
         answer = Answer(outputs, attempt, record, attempt.degraded, self._mishaps())
         if attempt.accept_if is None:
             return answer
-        final = confident_rows(outputs, self._model, attempt.accept_if)
+        final = confident_rows(outputs, self._dispatch.model, attempt.accept_if)
         if final.all():
             return answer
         record.error = UNCONFIDENT
         self._held = answer
-        self._pending = ~final if self._model.batchable else None
+        self._pending = ~final if self._dispatch.model.batchable else None
         return None
 
     def _mishaps(self) -> str:
@@ -244,8 +215,8 @@ class Execution:
         return f"{self._notes}; {', '.join(failed)}" if failed else self._notes
 
     def _failure(self, last: BackendError | None) -> RouterError:
-        if self._clock() >= self._deadline or isinstance(last, BackendTimeout):
-            budget_ms = (self._deadline - self._request.arrived) * 1000
+        if self._dispatch.clock() >= self._dispatch.deadline or isinstance(last, BackendTimeout):
+            budget_ms = (self._dispatch.deadline - self._dispatch.request.arrived) * 1000
             return DeadlineExceeded(
                 f"No permitted backend answered within the deadline of {budget_ms:.0f} ms{self._mishaps()}. "
                 "Allow more time, or see /status for the backends' latencies."
