@@ -170,7 +170,8 @@ class TritonServable:
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 self._failed_probes += 1
-                if self._failed_probes % RENEW_AFTER == 0:
+                # A channel whose name could not be resolved waits longer and longer before it asks again.
+                if self._failed_probes % RENEW_AFTER == 0 or "resolution" in (error.details() or ""):
                     await self._channel.renew(stub)
             raise translated(error, self._variant.label) from error
         self._failed_probes = 0

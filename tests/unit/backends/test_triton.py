@@ -205,6 +205,23 @@ async def test_a_channel_on_which_nobody_answers_is_replaced() -> None:
     await channel.close()
 
 
+class Nameless(Stub):
+    """A server whose name cannot be resolved."""
+
+    async def ModelReady(self, request: Any, timeout: float) -> Any:  # noqa: N802
+        raise failure(grpc.StatusCode.UNAVAILABLE, "DNS resolution failed for cloud.test:8001: UNKNOWN")
+
+
+async def test_a_channel_whose_name_was_not_resolved_is_replaced_at_once() -> None:
+    channel = served_by(Nameless(answer()))
+    servable = TritonServable(channel, SPEC, TritonVariant("m"))
+    stuck = channel.stub
+    with pytest.raises(BackendUnavailable):
+        await servable.probe(time.monotonic() + 5, synthetic=False)
+    assert channel.stub is not stuck
+    await channel.close()
+
+
 class Silent(Stub):
     """A server that takes inferences and does not answer them until it is told to."""
 
