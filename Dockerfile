@@ -57,8 +57,10 @@ ENV PATH="/opt/hybrid-router/bin:${PATH}" \
     HYBRID_ROUTER_MODELS_DIR=/usr/share/hybrid-router/models \
     HYBRID_ROUTER_STATE_DIR=/var/lib/hybrid-router
 
-# What was spent of budgets. Mount a volume here, or a new container starts to count from nothing.
+# What a restart needs: what was spent of budgets, the last good policy file. Name a volume for it, or a new container starts
+# from nothing.
 RUN install -d -o 65532 -g 65532 /var/lib/hybrid-router
+VOLUME /var/lib/hybrid-router
 # A number, so that Kubernetes can tell that it is not root (runAsNonRoot). It owns no other folder, and needs none.
 USER 65532:65532
 EXPOSE 8080

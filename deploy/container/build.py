@@ -37,6 +37,7 @@ class Stage:
     entrypoint: list[str] = field(default_factory=list)
     cmd: list[str] = field(default_factory=list)
     healthcheck: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
 
     def command(self, *argv: str) -> list[str]:
         """The command line that runs `argv` in the root as the stage's user."""
@@ -157,6 +158,9 @@ class Build:
 
     def _user(self, instruction: Instruction) -> None:
         self.stage.user = instruction.value
+
+    def _volume(self, instruction: Instruction) -> None:
+        self.stage.volumes.append(instruction.value)
 
     def _expose(self, instruction: Instruction) -> None:
         int(instruction.value)

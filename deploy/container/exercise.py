@@ -27,7 +27,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from deploy.container.build import Build, Stage
 from deploy.container.dockerfile import parse
-from deploy.container.host import bind, mount_devices, run, size_mb
+from deploy.container.host import bind, mount_devices, mount_volume, run, size_mb
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybrid-router"
@@ -80,6 +80,8 @@ def exercise(work: Path, cache: Path) -> None:
     bind(build.stage.root, root, "ro")
     print(f"the image adds {size_mb(root) - build.base_mb} MB to a base of {build.base_mb} MB")
     mount_devices(root)
+    for volume in build.stage.volumes:
+        mount_volume(root / volume.lstrip("/"))
     image = replace(build.stage, root=root)
     expect("the root is read-only", bool(os.statvfs(root).f_flag & os.ST_RDONLY))
     expect("its health check fails while nothing runs", health(image) != 0)
@@ -124,6 +126,8 @@ def serve(image: Stage) -> None:
     os.kill(gateway, signal.SIGTERM)
     output = process.communicate(timeout=20)[0]
     expect("SIGTERM ends it in order", process.returncode == 0, output)
+    kept = sorted(path.name for volume in image.volumes for path in (image.root / volume.lstrip("/")).rglob("*.*"))
+    expect("what a restart needs is in the volume", "cloud.spending" in kept, str(kept))
 
 
 def health(image: Stage, **env: str) -> int:

@@ -54,6 +54,13 @@ def mount_devices(root: Path) -> None:
     run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "dev/shm"))
 
 
+def mount_volume(folder: Path) -> None:
+    """Mounts an empty file system that belongs to whoever the image gave the folder to, as an engine's volumes do."""
+    owner = folder.stat()
+    options = f"mode={owner.st_mode & 0o7777:o},uid={owner.st_uid},gid={owner.st_gid}"
+    run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+
+
 class Mirrors:
     """How this machine reaches the package archives, for the roots to reach them the same way.
 
