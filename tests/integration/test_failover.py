@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from app.cloud import TritonProcess
+from router.instance import FIRST_SAMPLES
 from tests.gateway_process import GatewayProcess, policy_text
 from tests.integration.scenario import BLANK, Answer, Clients, is_up, served_by, target
 
@@ -48,6 +49,12 @@ def from_edge(answers: list[Answer]) -> bool:
     """Whether the latest answers all came from the device, and said so."""
     latest = answers[-SOME:]
     return len(latest) == SOME and all(answer.backend == "edge" and answer.degraded for answer in latest)
+
+
+def is_settled(gateway: GatewayProcess) -> bool:
+    """Whether the cloud is up and known well enough that no made-up inference goes there for a while."""
+    view = target(gateway, "digits", "cloud")
+    return bool(view["available"]) and view["latency"]["samples"] >= FIRST_SAMPLES
 
 
 def assert_nobody_noticed(clients: Clients) -> None:
@@ -110,7 +117,7 @@ def test_a_gateway_that_starts_before_a_hung_cloud_serves_locally(
 
 
 def test_no_phi_ever_reaches_the_cloud(gateway: GatewayProcess, triton: TritonProcess) -> None:
-    gateway.wait_until(is_up)
+    gateway.wait_until(is_settled)
     before = {model: served_by(triton, model) for model in ("digits", "digits_image")}
     with Clients(gateway, BODY | {"data_class": "phi"}, count=4) as clients:
         clients.wait_for(lambda answers: len(answers) >= SOME, "answers come")
@@ -131,7 +138,7 @@ def test_phi_stays_here_even_where_the_policy_would_send_it_away(
 ) -> None:
     """Routes mend nothing about residency, and break nothing of it either."""
     gateway = start_gateway(policy_text(triton.grpc_url).replace("policy: kiosk}", "policy: documents}"))
-    gateway.wait_until(is_up)
+    gateway.wait_until(is_settled)
     before = served_by(triton, "digits")
     for _ in range(20):
         answer = gateway.infer(**BODY, data_class="phi")

@@ -58,6 +58,7 @@ def test_status_models_and_readiness_agree(steady: GatewayProcess) -> None:
     models = steady.http.get("/models").json()["models"]
     assert steady.http.get("/readyz").json() == {
         "ready": True,
+        "draining": False,
         "models": {"digits": ["edge", "cloud"], "embed": ["edge", "cloud"]},
     }
     assert list(status["models"]) == list(models) == ["digits", "embed"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.codec.explanation import explain
+from router.plan import MARGIN_S
 from tests.unit.samples import (
     CLOUD,
     CLOUD_USD,
@@ -38,7 +39,7 @@ async def test_the_plan_its_prediction_and_its_cost() -> None:
     assert (cloud["backend"], cloud["site"], cloud["degraded"], cloud["bytes_out"]) == ("cloud", "cloud", False, 16)
     assert cloud["cost_usd"] == pytest.approx(2 * CLOUD_USD + 16 * CLOUD_USD_PER_BYTE)
     assert cloud["predicted"] == {"p50_ms": 10.0, "p95_ms": 10.0, "p99_ms": 10.0}
-    assert cloud["reserve_ms"] == pytest.approx(20)
+    assert cloud["reserve_ms"] == pytest.approx(10 + 2 * MARGIN_S * 1000)
     assert (edge["backend"], edge["degraded"], edge["bytes_out"]) == ("edge", True, 0)
     assert edge["cost_usd"] == pytest.approx(2 * EDGE_USD)
     assert told["left_out"] == []
