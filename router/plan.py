@@ -85,7 +85,7 @@ def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float
 
     It ends its reserve before the deadline, so that its fallback still fits. Where that leaves less than it is
     expected to take, an attempt behind it that does fit has the turn. Where none does, a reserve would help nobody,
-    and it gets all the time but the margin.
+    and it gets all the time but the margin; or all of it, where only so it fits: better an answer than a margin.
     """
     left = deadline - now
     attempt = attempts[index]
@@ -93,7 +93,9 @@ def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float
         return deadline - attempt.reserve_s
     if any(later.expected_s < left - later.reserve_s for later in attempts[index + 1 :]):
         return None
-    return deadline - attempts[-1].reserve_s
+    margin = attempts[-1].reserve_s
+    fits_without_it = left - margin <= attempt.expected_s < left
+    return deadline if fits_without_it else deadline - margin
 
 
 def foreseen(plan: Plan, facts: Facts, snapshot: Snapshot, margin_s: float = MARGIN_S) -> Plan:

@@ -52,9 +52,19 @@ def test_a_fallback_that_fits_still_fits_after_whatever_came_before_it_was_cut_o
 
 
 @given(orders(), st.floats(-100, 100))
-def test_no_cut_off_is_later_than_the_margin_before_the_deadline(order: list[Attempt], left: float) -> None:
-    for _, limit in turns(order, NOW + left):
-        assert limit <= NOW + left - MARGIN_S + 1e-6
+def test_no_cut_off_is_later_than_the_margin_before_the_deadline_unless_it_would_not_fit_then(
+    order: list[Attempt], left: float
+) -> None:
+    for index, attempt in enumerate(order):
+        limit = cut_off(order, index, NOW, NOW + left)
+        if limit is not None and limit > NOW + left - MARGIN_S + 1e-6:
+            assert limit == NOW + left
+            assert attempt.expected_s >= left - MARGIN_S - 1e-6
+
+
+def test_when_it_got_late_the_last_one_is_asked_all_the_same() -> None:
+    edge = Attempt("edge", "v", reserve_s=MARGIN_S, expected_s=0.0001)
+    assert cut_off([edge], 0, NOW, NOW + MARGIN_S / 2) == NOW + MARGIN_S / 2
 
 
 @given(orders(), st.floats(-100, 100))
