@@ -173,7 +173,10 @@ class TritonServable:
                 # A channel whose name could not be resolved waits longer and longer before it asks again.
                 if self._failed_probes % RENEW_AFTER == 0 or "resolution" in (error.details() or ""):
                     await self._channel.renew(stub)
-            raise translated(error, self._variant.label) from error
+            said = translated(error, self._variant.label)
+            if isinstance(said, BackendRejectedInput):  # nothing was put in: so it says that it has no such model
+                said = BackendUnavailable(said.detail)
+            raise said from error
         self._failed_probes = 0
         return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
 
