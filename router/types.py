@@ -174,12 +174,18 @@ class Route:
     @property
     def cost_usd(self) -> float:
         """What all attempts cost together, abandoned ones included."""
-        return sum(attempt.cost_usd for attempt in self.attempts)
+        total = 0.0
+        for attempt in self.attempts:
+            total += attempt.cost_usd
+        return total
 
     @property
     def bytes_out(self) -> int:
         """Bytes that left the premises, by all attempts together."""
-        return sum(attempt.bytes_out for attempt in self.attempts)
+        total = 0
+        for attempt in self.attempts:
+            total += attempt.bytes_out
+        return total
 
 
 @dataclass(slots=True)
