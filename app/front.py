@@ -60,9 +60,9 @@ class Front:
         if scope["type"] == "http" and scope["method"] == "POST":
             path: str = scope["path"]
             if path == "/infer":
-                return await self.native(scope, receive, send)
+                return await self._serve(scope, receive, send, self._answer_native, problem)
             if path.startswith("/v2/models/") and path.endswith("/infer"):
-                return await self.oip(scope, receive, send)
+                return await self._serve(scope, receive, send, self._answer_oip, oip_error)
         assert self._behind is not None, "before() puts it before an application"
         await self._behind(scope, receive, send)
 

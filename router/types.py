@@ -37,10 +37,10 @@ def nbytes(payload: Payload) -> int:
     """Size in bytes of what would cross the network if this payload were sent."""
     if isinstance(payload, EncodedImage):
         return len(payload.content)
-    return sum(
-        tensor.nbytes if tensor.dtype != object else sum(4 + len(item) for item in tensor.flat)
-        for tensor in payload.values()
-    )
+    size = 0
+    for tensor in payload.values():
+        size += sum(4 + len(item) for item in tensor.flat) if tensor.dtype.hasobject else tensor.nbytes
+    return size
 
 
 def row_count(payload: Payload, model: ModelSpec) -> int:
