@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,25 +18,21 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher, Bounds
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, Reply, row_count
 
+log = logging.getLogger(__name__)
+
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
-MOST_ROWS = 64
-"""Rows that may share a run where the policy file does not say: by then, most models gain nothing by more."""
-
-PAYS = 1.6
-"""Twice the rows have to take less than so many times as long. What does not scale is as well run one by one, where the
-first does not have to wait for the last."""
-
-WARM_UP_RUNS = 4
-WARM_UP_S = 0.25
-"""A model that takes longer is warmed up no further than it has to be: it is being waited for."""
+SHARED_ABOVE_S = 0.00025
+"""Of requests that are ready at the same moment, all but the first share a run in a thread if a run is expected to be
+longer than this. What is shorter costs less than the hop, even several times."""
 
 _UPWARDS = 0.1
 _OUTLIER = 4.0
@@ -163,6 +159,7 @@ class OnnxServable:
         self._output_names = list(model.outputs)
         self._expected_s: dict[int, float] = {}
         self._batcher: Batcher | None = None
+        self._taken = False
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
@@ -171,11 +168,24 @@ class OnnxServable:
         """
         inputs, size = call.payload, call.payload_bytes
         assert not isinstance(inputs, EncodedImage), "takes_image is False"
-        if self._expected_s.get(size.bit_length(), INLINE_BELOW_S) < INLINE_BELOW_S:
+        expected_s = self._expected_s.get(size.bit_length(), INLINE_BELOW_S)
+        if expected_s < INLINE_BELOW_S and not (self._batcher and expected_s > SHARED_ABOVE_S and self._crowded()):
             return self._reply(inputs, size, None, time.monotonic())
         if self._batcher is not None:
             return await self._batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
         return await self._run_beside(inputs, size)
+
+    def _crowded(self) -> bool:
+        """Whether others came in this turn of the loop, or run in a thread already."""
+        assert self._batcher is not None, "there is nothing to share otherwise"
+        if self._taken or not self._batcher.idle:
+            return True
+        self._taken = True
+        asyncio.get_running_loop().call_soon(self._next_turn)
+        return False
+
+    def _next_turn(self) -> None:
+        self._taken = False
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
@@ -187,53 +197,45 @@ class OnnxServable:
         """Nothing to do: the session goes with its last reference."""
 
     def warm_up(self) -> None:
-        """Runs it on made-up input: with one row, and with as many as will share a run, so that no request pays for
-        what first runs allocate."""
-        took_s = self._time_of(1)
-        if not self._model.batchable or self._options.max_batch_rows == 1:
-            return
-        rows = self._rows_that_pay(took_s)
-        if self._options.max_batch_rows:
-            rows = self._options.max_batch_rows
-        if rows > 1:
-            bounds = Bounds(rows, self._options.max_batch_bytes)
-            self._batcher = Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic)
+        """Runs it on made-up input: with one row, and with as many as will share a run.
 
-    def _rows_that_pay(self, took_s: float) -> int:
-        """Doubles the rows of a run for as long as that saves time, given what a run of one row took."""
-        most = self._options.max_batch_rows or MOST_ROWS
-        most = min(most, self._options.max_batch_bytes // max(1, synthetic_call(self._model).payload_bytes))
-        give_up, rows = time.monotonic() + WARM_UP_S, 1
-        while 2 * rows <= most and time.monotonic() < give_up:
-            try:
-                doubled_s = self._time_of(2 * rows)
-            except BackendError:  # its first dimension says any, and it means one
-                break
-            if doubled_s > PAYS * took_s:
-                break
-            rows, took_s = 2 * rows, doubled_s
-        return rows
+        The first run of any size allocates and is slow; no request is to pay for that.
+        """
+        self._time_of(1)
+        if self._model.batchable and self._options.max_batch_rows != 1:
+            rows = self._rows_to_share()
+            if rows > 1:
+                bounds = Bounds(rows, self._options.max_batch_bytes)
+                self._batcher = Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic)
+
+    def _rows_to_share(self) -> int:
+        """How many rows may share a run: as the policy file says, or as many as pay."""
+        given = self._options.max_batch_rows
+        fit = max(1, self._options.max_batch_bytes // max(1, synthetic_call(self._model).payload_bytes))
+        try:
+            if not given:
+                return rows_that_pay(self._time_of, min(MOST_ROWS, fit), time.monotonic)
+            self._time_of(min(given, fit))
+        except BackendError as error:
+            log.warning("%s cannot share runs: %s", self._model.name, error.detail)
+            return 1
+        return given
 
     def _time_of(self, rows: int) -> float:
-        """Seconds that a run with so many rows takes at best; the first one allocates and is slow.
+        """Runs twice with so many rows, made up, and returns the seconds that the faster one took.
 
         Raises:
             BackendError: The model does not run, or does not give a row for each row.
         """
         call = synthetic_call(self._model)
-        assert not isinstance(call.payload, EncodedImage)
-        inputs = {
-            name: np.repeat(tensor, rows, axis=0) if rows > 1 else tensor for name, tensor in call.payload.items()
-        }
-        best_s, give_up = math.inf, time.monotonic() + WARM_UP_S
-        for run in range(WARM_UP_RUNS):
-            outputs, took_s = self._run(inputs, rows * call.payload_bytes, None)
-            if rows > 1 and any(len(tensor) != rows for tensor in outputs.values()):
-                raise BackendFailed(f"The model did not give {rows} rows for {rows}.")
-            best_s = min(best_s, took_s)
-            if run and time.monotonic() > give_up:
-                break
-        return best_s
+        inputs, size = call.payload, call.payload_bytes
+        assert not isinstance(inputs, EncodedImage)
+        if rows > 1:
+            inputs, size = {name: np.repeat(tensor, rows, axis=0) for name, tensor in inputs.items()}, rows * size
+        (outputs, once_s), (_, again_s) = self._run(inputs, size, None), self._run(inputs, size, None)
+        if rows > 1 and any(len(tensor) != rows for tensor in outputs.values()):
+            raise BackendFailed(f"it does not give {rows} rows for {rows}")
+        return min(once_s, again_s)
 
     async def _run_beside(self, inputs: Tensors, size: int) -> Reply:
         """Runs in a thread, alone."""
