@@ -109,8 +109,6 @@ class Batcher:
         bounds: How much may share a run.
         clock: Gives monotonic seconds.
 
-    Attributes:
-        bounds: The same; may be changed between two runs.
     """
 
     def __init__(
@@ -121,7 +119,7 @@ class Batcher:
         bounds: Bounds,
         clock: Callable[[], float],
     ) -> None:
-        self.bounds = bounds
+        self._bounds = bounds
         self._run = run
         self._new_stop = new_stop
         self._threads = threads
@@ -164,11 +162,17 @@ class Batcher:
     def _begin(self) -> None:
         """Starts a run of what queues, if anything does."""
         self._under_way = None
-        members = self._next()
-        if members:
-            batch = self._under_way = _Batch(members, self._new_stop())
-            job = asyncio.get_running_loop().run_in_executor(self._threads, self._work, batch)
-            job.add_done_callback(self._ended)
+        while members := self._next():
+            batch = _Batch(members, self._new_stop())
+            try:
+                job = asyncio.get_running_loop().run_in_executor(self._threads, self._work, batch)
+            except RuntimeError as error:  # what executors raise after their shutdown
+                for member in members:
+                    member.answer.set_result(BackendUnavailable(f"The model was closed: {error}"))
+            else:
+                self._under_way = batch
+                job.add_done_callback(self._ended)
+                return
 
     def _next(self) -> list[_Member]:
         """Takes those out of the queue who share the next run: the first who still waits, and who may join it."""
@@ -179,7 +183,7 @@ class Batcher:
         if not self._queue:
             return members
         form, left = _form(first.inputs), deque[_Member]()
-        bounds = self.bounds
+        bounds = self._bounds
         while self._queue and rows < bounds.rows:
             member = self._first()
             if member is None:
