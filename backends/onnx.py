@@ -31,8 +31,8 @@ INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
 SHARED_ABOVE_S = 0.00025
-"""Of requests that are ready at the same moment, all but the first share a run in a thread if a run is expected to be
-longer than this. What is shorter costs less than the hop, even several times."""
+"""Of requests that are ready at the same moment, all but the first go to a thread, where they share runs, if a run is
+expected to be longer than this. What is shorter costs less than the hop, even several times."""
 
 _UPWARDS = 0.1
 _OUTLIER = 4.0
