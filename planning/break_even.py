@@ -78,8 +78,8 @@ def _steps(inputs: CostInputs, billing: Billing, up_to: float) -> NDArray[np.flo
     if billing == "always-on":
         widths.append(float(inputs.node_per_second * inputs.node_utilisation))
     steps = [np.arange(1, min(up_to / width, MAX_STEPS)) * width for width in widths]
-    together: NDArray[np.float64] = np.unique(np.concatenate([*steps, [up_to]]))
-    return together[: np.searchsorted(together, up_to, side="right")]
+    together: NDArray[np.float64] = np.unique(np.minimum(np.concatenate([*steps, [up_to]]), up_to))
+    return together
 
 
 def _edge_over_cloud(inputs: CostInputs, billing: Billing, rates: NDArray[np.float64]) -> NDArray[np.float64]:

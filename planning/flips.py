@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from planning.assumptions import DERIVED
 from planning.ranges import RANGES
 from planning.rubric import Choice
 from planning.workload import OFFLINES, RESIDENCIES, Workload
@@ -39,11 +40,7 @@ WORDS: Final[dict[str, tuple[Any, ...]]] = {
     "billing": ("by-use", "always-on"),
 }
 
-FOLLOWERS: Final[dict[str, tuple[str, ...]]] = {
-    "size_mb": ("memory_mb",),
-    "parameters_billion": ("size_mb", "memory_mb", "vram_gb"),
-}
-"""What changes in proportion: a model of the same family with fewer parameters is smaller in every way."""
+MEMORY_FOLLOWS: Final = DERIVED["memory_mb"].factor
 
 Recommend = Callable[[Workload], Choice | None]
 
@@ -75,11 +72,25 @@ def flips(workload: Workload, recommend: Recommend) -> tuple[Flip, ...]:
 
 
 def varied(workload: Workload, field: str, value: Any) -> Workload:
-    """The workload with another value. A model of another size takes memory in proportion, and so on."""
-    followers = FOLLOWERS.get(field, ())
-    times = value / getattr(workload, field) if followers else 1.0
-    changes = {follower: getattr(workload, follower) * times for follower in followers}
-    return replace(workload, **changes, **{field: value})
+    """The workload with another value. A larger model takes more memory; one of fewer parameters is smaller."""
+    if field == "size_mb":
+        return replace(workload, size_mb=value, memory_mb=_memory(workload, value))
+    if field == "parameters_billion":
+        times = value / workload.parameters_billion
+        size = workload.size_mb * times
+        return replace(
+            workload,
+            parameters_billion=value,
+            size_mb=size,
+            memory_mb=_memory(workload, size),
+            vram_gb=workload.vram_gb * times,
+        )
+    return replace(workload, **{field: value})
+
+
+def _memory(workload: Workload, size_mb: float) -> float:
+    """What is beside the weights stays; what holds them follows."""
+    return max(size_mb, workload.memory_mb + MEMORY_FOLLOWS * (size_mb - workload.size_mb))
 
 
 def _words(workload: Workload, present: Choice | None, recommend: Recommend) -> Iterator[Flip]:

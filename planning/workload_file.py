@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from planning.assumptions import make_workload
 from planning.sections import Section, opened, validated
 from planning.total_cost import Billing
-from planning.workload import CloudModel, Offline, Provenance, Residency, Serving, Workload
+from planning.workload import CloudModel, Offline, Residency, Serving, Workload
 from policies.schema import ImageSection, TensorSection
 from policies.schema import Name as PolicyName
 from router.model import TensorSpec
-
-Text = Annotated[str, StringConstraints(max_length=200)]
-
-ASSUMED: Final[Mapping[str, tuple[float, str]]] = {
-    "edge_p95_ms": (40.0, "reference figure: vision on a Pi 5 with HAT takes 25 to 40 ms end to end on a LAN"),
-    "cloud_compute_p95_ms": (10.0, "a common figure for a batched vision model on a GPU; measure yours"),
-    "round_trip_ms": (50.0, "the middle of the benchmark plan's 0 to 200 ms"),
-    "uplink_mbit_per_second": (20.0, "a common business line"),
-    "device_memory_mb": (8000.0, "a Raspberry Pi 5 with 8 GB"),
-    "parameters_billion": (0.0, "not a language model"),
-    "vram_gb": (0.0, "fits any GPU"),
-    "concurrent": (1.0, "one request at a time"),
-    "sites": (1, "one site"),
-    "device_per_second": (25.0, "reference figure: 40 ms an inference"),
-    "node_per_second": (200.0, "reference figure: a GPU node with batching"),
-    "device_utilisation": (0.7, "some room for peaks"),
-    "node_utilisation": (0.7, "some room for peaks"),
-    "updates_per_month": (1.0, "one a month"),
-    "forwarded_share": (1.0, "everything is forwarded"),
-}
-"""What is assumed of what nobody said, and why. `DERIVED` has the rest."""
-
-DERIVED: Final[Mapping[str, tuple[str, float, str]]] = {
-    "memory_mb": ("size_mb", 2.0, "twice the model's size"),
-    "device_part_p95_ms": ("edge_p95_ms", 1.0, "as long as the whole model"),
-    "device_part_per_second": ("device_per_second", 1.0, "as many as of the whole model"),
-    "forwarded_bytes": ("payload_bytes", 1.0, "the whole payload"),
-}
-"""What is assumed in proportion to another field."""
 
 
 class _Latency(Section):
@@ -145,25 +117,6 @@ def load_workload(content: bytes, source: str = "workload file") -> Workload:
     }
     serving = None if file.serving is None else _serving(file.serving)
     return make_workload(file.name, given, source, serving)
-
-
-def make_workload(name: str, given: Mapping[str, Any], source: str, serving: Serving | None = None) -> Workload:
-    """A workload of what was given and, for the rest, of what is assumed.
-
-    Args:
-        name: What it is called.
-        given: Values by the field of `Workload`; sensible ones.
-        source: Who gave them.
-        serving: What a policy file needs.
-    """
-    values = {field: value for field, (value, _) in ASSUMED.items()} | dict(given)
-    provenance = {field: Provenance("assumed", why) for field, (_, why) in ASSUMED.items()}
-    for field, (origin, factor, why) in DERIVED.items():
-        if field not in given:
-            values[field] = factor * values[origin]
-            provenance[field] = Provenance("assumed", why)
-    provenance |= {field: Provenance("assumed", source) for field in given}
-    return Workload(name=name, serving=serving, provenance=provenance, **values)
 
 
 def _serving(section: _Serving) -> Serving:
