@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from planning.total_cost import Billing, CostInputs, cloud_cost, edge_cost
 
 MAX_STEPS = 100_000
+"""Machines up to which is looked; a fleet of more is a case of its own."""
 
 Side = Literal["edge", "cloud"]
 
@@ -73,15 +74,16 @@ def _cheaper(edge_over_cloud: float) -> Side:
 
 
 def _steps(inputs: CostInputs, billing: Billing, up_to: float) -> NDArray[np.float64]:
-    """The rates at which a device, or an always-on node, is added; the last one is `up_to`."""
+    """The rates at which a device, or an always-on node, is added, and where to stop looking."""
     widths = [float(inputs.device_per_second * inputs.device_utilisation)]
     if billing == "always-on":
         widths.append(float(inputs.node_per_second * inputs.node_utilisation))
-    steps = [np.arange(1, min(up_to / width, MAX_STEPS)) * width for width in widths]
-    together: NDArray[np.float64] = np.unique(np.minimum(np.concatenate([*steps, [up_to]]), up_to))
-    return together
+    end = min(up_to, MAX_STEPS * min(widths))
+    steps = [np.arange(1, end / width) * width for width in widths]
+    return np.unique(np.minimum(np.concatenate([*steps, [end]]), end))
 
 
 def _edge_over_cloud(inputs: CostInputs, billing: Billing, rates: NDArray[np.float64]) -> NDArray[np.float64]:
     at = replace(inputs, rate_per_second=rates)
-    return np.asarray(edge_cost(at).per_month) - np.asarray(cloud_cost(at, billing).per_month)
+    difference: NDArray[np.float64] = np.subtract(edge_cost(at).per_month, cloud_cost(at, billing).per_month)
+    return difference

@@ -210,7 +210,9 @@ def _measured(workload: Workload, what: Sequence[str]) -> Workload:
     from planning.measure import MeasurementFailed, measure_cloud, measure_model
     from planning.measurements import with_cloud, with_model
 
-    for subject in what:
+    for subject in sorted(
+        what, key=lambda subject: "://" in subject
+    ):  # the file first: it says what the cloud is asked
         click.echo(f"Measuring {subject} ...", err=True)
         try:
             if "://" in subject:
