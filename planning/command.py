@@ -85,9 +85,10 @@ def advise(
         policy = None if policy_out is None else draft_policy(advice, prices)
     except (Nonsense, NoPolicyFile) as error:
         raise click.ClickException(str(error)) from None
-    _say(advice.as_json() if as_json else advice_text(advice))
     if policy_out is not None and policy is not None:
         _write(policy_out, policy)
+    _say(advice.as_json() if as_json else advice_text(advice))
+    if policy_out is not None:
         click.echo(f"The policy file is {policy_out}.", err=as_json)
 
 

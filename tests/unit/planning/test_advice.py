@@ -119,6 +119,9 @@ def test_flips_stand_in_the_order_of_their_distance() -> None:
     found = planning.advise(example("cameras")).flips
     factors = [flip.factor for flip in found if flip.factor is not None]
     assert factors
+    assert ("rate_per_second", 32, "cloud") in [
+        (flip.field, flip.at, flip.becomes) for flip in found
+    ]  # docs/planning.md
     assert factors == sorted(factors)
     assert {flip.field: flip.becomes for flip in found if flip.factor is None} == {
         "residency": "edge",
