@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from planning.flips import Flip, flips
@@ -13,7 +13,7 @@ from planning.plain import as_plain
 from planning.price_file import default_prices
 from planning.prices import Prices
 from planning.ranges import RANGES
-from planning.workload import Provenance, Workload
+from planning.workload import FIGURES, Provenance, Workload
 
 NOBODY_SAID = Provenance("assumed", "given by the caller")
 
@@ -92,9 +92,5 @@ def advise(workload: Workload, prices: Prices | None = None, seed: int = 0) -> A
 def _figures(workload: Workload) -> list[KnownFigure]:
     known: Mapping[str, Provenance] = workload.provenance
     return [
-        KnownFigure(
-            field.name, getattr(workload, field.name), RANGES[field.name].unit, known.get(field.name, NOBODY_SAID)
-        )
-        for field in fields(workload)
-        if field.name in RANGES
+        KnownFigure(name, getattr(workload, name), RANGES[name].unit, known.get(name, NOBODY_SAID)) for name in FIGURES
     ]

@@ -77,20 +77,21 @@ def varied(workload: Workload, field: str, value: Any) -> Workload:
         return replace(workload, size_mb=value, memory_mb=_memory(workload, value))
     if field == "parameters_billion":
         times = value / workload.parameters_billion
-        size = workload.size_mb * times
+        size = min(workload.size_mb * times, RANGES["size_mb"].high)
         return replace(
             workload,
             parameters_billion=value,
             size_mb=size,
             memory_mb=_memory(workload, size),
-            vram_gb=workload.vram_gb * times,
+            vram_gb=min(workload.vram_gb * times, RANGES["vram_gb"].high),
         )
     return replace(workload, **{field: value})
 
 
 def _memory(workload: Workload, size_mb: float) -> float:
     """What is beside the weights stays; what holds them follows."""
-    return max(size_mb, workload.memory_mb + MEMORY_FOLLOWS * (size_mb - workload.size_mb))
+    memory_mb = max(size_mb, workload.memory_mb + MEMORY_FOLLOWS * (size_mb - workload.size_mb))
+    return min(memory_mb, RANGES["memory_mb"].high)
 
 
 def _words(workload: Workload, present: Choice | None, recommend: Recommend) -> Iterator[Flip]:
@@ -134,6 +135,8 @@ def _walk(field: str, now: float, upwards: bool) -> Iterator[float]:
             break
         whole = math.ceil(value) if upwards else math.floor(value)
         yield whole if sensible.whole else value
+    if field == "parameters_billion" and not upwards:
+        return  # 0 is no small language model, but none
     if (end <= limit if upwards else end >= limit or end == 0) and end in sensible:
         yield int(end) if sensible.whole else end
 

@@ -69,7 +69,7 @@ def _measure_here(path: Path, seconds: float) -> ModelMeasurement:
         took = _one_at_a_time(lambda: session.run(None, feed), seconds)
         per_second = _at_once(lambda: session.run(None, feed), seconds, max(1, (os.cpu_count() or 1) - 1))
     except Exception as error:
-        raise MeasurementFailed(f"{path}: ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from None
+        raise MeasurementFailed(f"{path}: ONNX Runtime cannot run it: {_first_line(error)}") from None
     size_mb = path.stat().st_size / 1e6
     return ModelMeasurement(
         file=path.name,
@@ -82,6 +82,10 @@ def _measure_here(path: Path, seconds: float) -> ModelMeasurement:
         inputs=inputs,
         outputs=outputs,
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _specs(nodes: Any) -> dict[str, TensorSpec]:
@@ -130,8 +134,8 @@ def measure_cloud(url: str, model: str, version: str = "", seconds: float = SECO
                 call()
             took = _one_at_a_time(call, seconds)
             per_second = _at_once(call, seconds, CALLS_AT_ONCE)
-    except KeyError as error:
-        raise MeasurementFailed(f"{model} at {url} takes {error.args[0]}, which cannot be made up here.") from None
+    except (KeyError, ValueError) as error:
+        raise MeasurementFailed(f"{model} at {url} takes what cannot be made up here: {error}") from None
     except InferenceServerException as error:
         raise MeasurementFailed(f"{model} at {url}: {error.message()}") from None
     return CloudMeasurement(

@@ -56,7 +56,7 @@ def draft_policy(advice: Advice, prices: Prices) -> str:
         "backends": {name: _backend(name, advice.workload, serving, prices) for name in variants},
         "models": {serving.model: _model(advice.workload, serving, variants)},
         "policies": _policies(advice.workload, serving, choice),
-        **_routes(advice.workload, serving),
+        **_routes(advice.workload, serving, choice),
     }
     if serving.budget_per_month is not None and CLOUD in variants:
         limit = round(serving.budget_per_month * prices.usd_per_unit, 2)
@@ -139,17 +139,17 @@ def _policies(workload: Workload, serving: Serving, choice: Choice) -> dict[str,
     if choice == "split" and serving.accept_confidence is not None:
         advised["accept_if"] = {"confidence": serving.accept_confidence}
     policies = {POLICY: advised}
-    if workload.residency == "redacted-only":
+    if workload.residency == "redacted-only" and choice == "split":
         policies[RAW_POLICY] = {"kind": "local-first"}
     return policies
 
 
-def _routes(workload: Workload, serving: Serving) -> dict[str, Any]:
+def _routes(workload: Workload, serving: Serving, choice: Choice) -> dict[str, Any]:
     """Routes and residency. Where data is held back, so is what does not say what it is."""
     raw = serving.data_class
     if workload.residency == "may-leave":
         return {"routes": [{"policy": POLICY}], "residency": {raw: {}}}
-    if workload.residency == "stays":
+    if choice != "split":
         return {"routes": [{"policy": POLICY}], "residency": {raw: _held(), UNCLASSIFIED: _held()}}
     redacted = f"{raw}-redacted"
     return {
@@ -168,7 +168,8 @@ def _header(advice: Advice) -> str:
         f"Drafted for {advice.workload.name}: {judgement.recommendation}, decided by {judgement.decided_by}.",
         f"Prices of {advice.cost.dated}. Check with `hybrid-router policy check FILE` after every edit.",
     ]
-    if advice.workload.residency == "redacted-only" and advice.workload.serving is not None:
+    redacts = advice.workload.residency == "redacted-only" and judgement.recommendation == "split"
+    if redacts and advice.workload.serving is not None:
         redacted = f"{advice.workload.serving.data_class}-redacted"
         lines.append(f"Send what has been redacted with data class {redacted}; all else stays on the premises.")
     return "".join(f"# {' '.join(line.split())}\n" for line in lines)

@@ -68,7 +68,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "usd_per_unit": Range(0, 1e4, "US dollars", above=True),
     "spread": Range(0, 0.99, SHARE),
     # how fast they are
-    "device_per_second": Range(0, 1e6, "inferences a second", above=True),
+    "device_per_second": Range(0, 1e9, "inferences a second", above=True),
     "node_per_second": Range(0, 1e7, "inferences a second", above=True),
     "inferences_per_second": Range(0, 1e7, "inferences a second", above=True),
     "counted_per_month": Range(0, 1e13, "inferences a month", above=True),
@@ -94,7 +94,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "updates_per_month": Range(0, 1000, "updates a month"),
     "payload_bytes": Range(0, 1e9, "bytes for each inference", above=True),
     "device_part_p95_ms": Range(0, 600_000, "ms", above=True),
-    "device_part_per_second": Range(0, 1e6, "inferences a second", above=True),
+    "device_part_per_second": Range(0, 1e9, "inferences a second", above=True),
     "forwarded_share": Range(0, 1, SHARE),
     "forwarded_bytes": Range(0, 1e9, "bytes for each inference"),
     "confidence": Range(0, 1, "", above=True),
@@ -102,17 +102,16 @@ RANGES: Final[Mapping[str, Range]] = {
 }
 
 
-def checked(field: str, value: float, where: str = "") -> float:
+def checked(field: str, value: float) -> float:
     """The value, if it is sensible.
 
     Args:
         field: A key of `RANGES`.
         value: What was given.
-        where: How the field is called for the reader; by default as it is.
 
     Raises:
         Nonsense: It is not; names the field and the sensible range.
     """
     if value not in RANGES[field]:
-        raise Nonsense(where or field, f"{value:g} is not sensible; it must be {RANGES[field]}")
+        raise Nonsense(field, f"{value:g} is not sensible; it must be {RANGES[field]}")
     return value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
+from planning.ranges import RANGES, checked
 from planning.total_cost import Billing
 from router.model import TensorSpec
 
@@ -121,6 +122,9 @@ class Workload:
         forwarded_bytes: What it sends of each of those.
         serving: What a policy file needs; None where none is wanted.
         provenance: Where figures come from, by field. One that is not there is assumed.
+
+    Raises:
+        Nonsense: A figure is not sensible.
     """
 
     name: str
@@ -156,6 +160,10 @@ class Workload:
     serving: Serving | None = None
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in FIGURES:
+            checked(name, getattr(self, name))
+
     def is_measured(self, name: str) -> bool:
         """Whether this tool measured a figure."""
         return name in self.provenance and self.provenance[name].origin == "measured"
@@ -171,3 +179,7 @@ class Workload:
         if self.forwarded_share <= SLOWEST_SHARE:
             return self.device_part_p95_ms
         return self.device_part_p95_ms + self.cloud_p95_ms(self.forwarded_bytes)
+
+
+FIGURES: Final = tuple(one.name for one in fields(Workload) if one.name in RANGES)
+"""The fields that are figures, and have a range."""

@@ -172,6 +172,14 @@ def test_an_unknown_node_is_refused() -> None:
         planning.advise(replace(example("kiosk"), node="gpu"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("rate_per_second", 0.0), ("device_utilisation", 3.0), ("p95_target_ms", -1.0), ("sites", 0)]
+)
+def test_nonsense_is_refused_from_python_too(field: str, value: float) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: .* is not sensible; it must be "):
+        varied(example("kiosk"), field, value)
+
+
 def test_the_result_is_plain_values() -> None:
     plain = orjson.loads(orjson.dumps(planning.advise(example("cameras")).as_json()))
     assert plain["recommendation"] == "split"

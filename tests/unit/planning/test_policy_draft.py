@@ -59,6 +59,13 @@ def test_a_workload_for_the_cloud_keeps_its_fallback() -> None:
     assert set(drafted(far).models["digits"].variants) == {"edge", "cloud"}
 
 
+def test_where_raw_data_is_held_back_and_all_of_it_runs_here_nothing_may_go() -> None:
+    held = replace(example("kiosk"), residency="redacted-only")
+    deployment = drafted(held)
+    assert set(deployment.backends) == {"edge"}
+    assert set(deployment.residency) == {"shopper", "unclassified"}
+
+
 def test_prices_are_turned_into_dollars() -> None:
     euros = replace(PRICES, currency="EUR", usd_per_unit=1.1)
     dear, plain = (
