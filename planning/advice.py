@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from planning.flips import Flip, flips
-from planning.judgement import Judgement, demand_of, judge
-from planning.ownership import Tco, tco
+from planning.judgement import Judgement, choice_curves, demand_of, judge
+from planning.ownership import Curves, Tco, tco
 from planning.plain import as_plain
 from planning.price_file import default_prices
 from planning.prices import Prices
@@ -45,6 +45,7 @@ class Advice:
         flips: Which input would change it, the nearest first.
         figures: Every figure of the workload, and whether it was measured.
         cost: What it costs on each kind of machine, over the rate, and how sure that is.
+        curves: Money for a million inferences over the rate, by choice.
     """
 
     workload: Workload
@@ -52,6 +53,7 @@ class Advice:
     flips: tuple[Flip, ...]
     figures: tuple[KnownFigure, ...]
     cost: Tco
+    curves: Curves
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -62,6 +64,7 @@ class Advice:
                 "flips": self.flips,
                 "figures": self.figures,
                 "cost": self.cost.as_json(),
+                "curves": self.curves,
             }
         )
         return plain
@@ -86,6 +89,7 @@ def advise(workload: Workload, prices: Prices | None = None, seed: int = 0) -> A
         flips=flips(workload, lambda other: judge(other, book).recommendation),
         figures=tuple(_figures(workload)),
         cost=tco(book, demand_of(workload), seed),
+        curves=choice_curves(workload, book),
     )
 
 

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from planning.constraints import Constraint, broken_constraints
-from planning.ownership import Demand, cost_figures
+from planning.ownership import Curves, Demand, cost_figures
 from planning.prices import Prices
-from planning.ranges import Nonsense
+from planning.ranges import RANGES, Nonsense
 from planning.rubric import CHOICES, Choice, Row, rubric
 from planning.total_cost import cloud_cost, edge_cost
 from planning.uncertainty import likely
 from planning.units import INFERENCE, MILLION, MONTH, SECOND
 from planning.workload import Workload
+
+FARTHEST_RATE = 100
+CURVE_POINTS = 61
 
 DecidedBy = Literal["constraints", "scores", "cost", "contradiction"]
 
@@ -105,6 +110,21 @@ def choice_costs(workload: Workload, prices: Prices) -> dict[Choice, float]:
         "split": float(here.per_month) + float(there.per_month),
         "cloud": float(cloud_cost(inputs, workload.billing).per_month),
     }
+
+
+def choice_curves(workload: Workload, prices: Prices) -> Curves:
+    """What a million inferences cost with each choice, from a hundredth of the workload's rate to a hundredfold.
+
+    Raises:
+        Nonsense: It names a node that the price file does not have.
+    """
+    rate, highest = workload.rate_per_second, RANGES["rate_per_second"].high
+    rates = tuple(map(float, np.geomspace(rate / FARTHEST_RATE, min(rate * FARTHEST_RATE, highest), CURVE_POINTS)))
+    points = [replace(workload, rate_per_second=rate) for rate in rates]
+    costs = [(choice_costs(point, prices), _per_million(point)) for point in points]
+    return Curves(
+        rates, {choice: tuple(per_month[choice] * million for per_month, million in costs) for choice in CHOICES}
+    )
 
 
 def _per_million(workload: Workload) -> float:

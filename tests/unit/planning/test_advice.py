@@ -129,6 +129,14 @@ def test_flips_stand_in_the_order_of_their_distance() -> None:
     }
 
 
+def test_the_curves_meet_the_workload_at_its_rate() -> None:
+    advice = planning.advise(example("cameras"))
+    middle = len(advice.curves.rates_per_second) // 2
+    assert advice.curves.rates_per_second[middle] == pytest.approx(400)
+    for choice, line in advice.curves.per_million.items():
+        assert line[middle] == pytest.approx(advice.judgement.per_million[choice])  # type: ignore[index]
+
+
 def test_a_latency_target_between_the_thresholds_wants_measurements() -> None:
     """The same figures count for more where they were measured: 50 to 150 ms says `measure both`."""
     assumed = replace(example("kiosk"), p95_target_ms=100.0, edge_p95_ms=30.0)
