@@ -15,7 +15,7 @@ import pytest
 
 from app.cloud import TritonProcess
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
-from backends.triton import TritonVariant
+from backends.server import ServerVariant
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -80,7 +80,7 @@ async def test_onnx_refuses_a_file_that_is_no_model(content: bytes | None, tmp_p
 
 async def test_triton_says_that_an_unknown_model_is_unavailable(triton: TritonProcess) -> None:
     async with backend_at(triton.grpc_url) as backend:
-        for variant in (TritonVariant("no-such-model"), TritonVariant("digits", version="99")):
+        for variant in (ServerVariant("no-such-model"), ServerVariant("digits", version="99")):
             servable = await backend.open(DIGITS, variant)
             with pytest.raises(BackendUnavailable):
                 await servable.infer(pixels(ZEROS), soon())
@@ -102,7 +102,7 @@ async def test_triton_fails_if_it_answers_something_else_than_the_spec(
     triton: TritonProcess, outputs: dict[str, TensorSpec]
 ) -> None:
     async with backend_at(triton.grpc_url) as backend:
-        servable = await backend.open(replace(DIGITS, outputs=outputs), TritonVariant("digits", "1"))
+        servable = await backend.open(replace(DIGITS, outputs=outputs), ServerVariant("digits", "1"))
         with pytest.raises(BackendFailed, match="digits:1"):
             await servable.infer(pixels(ZEROS), soon())
         with pytest.raises(BackendFailed):
