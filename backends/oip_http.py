@@ -51,7 +51,9 @@ class OipHttpOptions:
         try:
             parts = urlsplit(self.url)
             complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-            alone = not (parts.query or parts.fragment or "@" in parts.netloc or self.url != self.url.strip())
+            alone = not (
+                parts.query or parts.fragment or "@" in parts.netloc or any(letter.isspace() for letter in self.url)
+            )
             httpx.URL(self.url)
         except (ValueError, httpx.InvalidURL):
             complete = alone = False

@@ -188,7 +188,7 @@ def fitting_shape(name: str, spec: TensorSpec, answered: str, shape: tuple[int, 
     given = shape
     if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
         shape = shape[:-1]
-    if datatype(spec.dtype) != answered or not spec.accepts(shape):
+    if datatype(spec.dtype) != answered or not spec.accepts(shape) or min(shape, default=1) < 1:
         raise BackendFailed(
             f"{label} answered {name} as {answered[:40]} {list(given)[:16]}; "
             f"the policy file says {spec.dtype} {list(spec.shape)}."
