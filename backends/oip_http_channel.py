@@ -230,4 +230,8 @@ async def _whole(response: httpx.Response) -> bytes:
         if size > MAX_MESSAGE_BYTES:
             raise BackendFailed(f"The server's answer is larger than {MAX_MESSAGE_BYTES} bytes.")
         chunks.append(chunk)
+        if response.status_code == 500:
+            # Its sentence is here. uvicorn and others close the connection after an error that they did not foresee,
+            # and the next request must not meet that: what was not read to its end is not used again.
+            break
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
