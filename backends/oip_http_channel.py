@@ -34,6 +34,10 @@ from router.errors import (
 MAX_CONNECTIONS = 256
 """More calls at once than any model's limit lets through, and room for the probes."""
 
+MAX_REQUESTS = 500
+"""Requests that one set of TLS connections carries before the next takes over: servers end an HTTP/2 connection after
+some number of them (nginx after 1,000) with a GOAWAY, which httpcore takes for the loss of all that is under way."""
+
 _LIMITS = httpx.Limits(
     max_connections=MAX_CONNECTIONS,
     max_keepalive_connections=32,
@@ -71,6 +75,34 @@ class _Body(httpx.AsyncByteStream):
         self.sent = True
 
 
+class _Connections:
+    """The connections of a while; they close when they are retired and the last exchange on them has ended."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self.transport = httpx.AsyncHTTPTransport(verify=tls, http2=True, limits=_LIMITS, trust_env=False)
+        self.asked = 0
+        self._under_way = 0
+        self._retired = False
+
+    async def __aenter__(self) -> httpx.AsyncHTTPTransport:
+        self.asked += 1
+        self._under_way += 1
+        return self.transport
+
+    async def __aexit__(self, *_: object) -> None:
+        self._under_way -= 1
+        await self._close_if_over()
+
+    async def retire(self) -> None:
+        """No exchange will begin on them any more."""
+        self._retired = True
+        await self._close_if_over()
+
+    async def _close_if_over(self) -> None:
+        if self._retired and not self._under_way:
+            await self.transport.aclose()
+
+
 class HttpChannel:
     """Asks one server. It connects when it is first used: no network is needed to make it.
 
@@ -91,8 +123,8 @@ class HttpChannel:
             self._headers["authorization"] = f"Bearer {key}"
         self._abandoned: set[asyncio.Task[Answer]] = set()
         self._failed_gets = 0
-        self._retired: httpx.AsyncHTTPTransport | None = None
-        self._connect()
+        self._secure = secure
+        self._connections = _Connections(self._tls)
 
     def url(self, path: str) -> httpx.URL:
         """The address of a path below the server's."""
@@ -106,7 +138,7 @@ class HttpChannel:
         Raises:
             BackendError: There is no answer.
         """
-        used = self._transport
+        used = self._connections
         try:
             answer = await self._exchange(httpx.Request("GET", url, headers=self._headers), seconds_until(deadline))
         except BackendError:
@@ -163,9 +195,7 @@ class HttpChannel:
             for task in lasting:
                 task.cancel()
             await asyncio.gather(*lasting, return_exceptions=True)
-        for transport in (self._transport, self._retired):
-            if transport is not None:
-                await transport.aclose()
+        await self._connections.retire()
 
     def _abandon(self, exchange: asyncio.Task[Answer], body: _Body, started: float, late: Late | None) -> None:
         self._abandoned.add(exchange)
@@ -184,9 +214,11 @@ class HttpChannel:
         # A quarter of the time for a connection to come free: later than that there is no time left to use it.
         limits: dict[str, Any] = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds / 4}
         request.extensions["timeout"] = limits
+        if self._secure and self._connections.asked >= MAX_REQUESTS:
+            await self._renew(self._connections)
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._transport.handle_async_request(request)
+            async with self._connections as transport, asyncio.timeout(seconds):
+                response = await transport.handle_async_request(request)
                 try:
                     return Answer(response.status_code, response.headers, await _whole(response))
                 finally:
@@ -201,17 +233,11 @@ class HttpChannel:
                 raise BackendLost(f"{request.url.host} was lost: {detail}") from error
             raise BackendUnavailable(f"{request.url.host} cannot be reached: {detail}") from error
 
-    async def _renew(self, used: httpx.AsyncHTTPTransport) -> None:
-        """Replaces the connections. What is under way on them may still end; they are closed with the next renewal."""
-        if used is not self._transport:
-            return
-        before, self._retired = self._retired, self._transport
-        self._connect()
-        if before is not None:
-            await before.aclose()
-
-    def _connect(self) -> None:
-        self._transport = httpx.AsyncHTTPTransport(verify=self._tls, http2=True, limits=_LIMITS, trust_env=False)
+    async def _renew(self, used: _Connections) -> None:
+        """Replaces the connections, unless that was done already. What is under way on them may still end."""
+        if used is self._connections:
+            self._connections = _Connections(self._tls)
+            await used.retire()
 
 
 async def _whole(response: httpx.Response) -> bytes:

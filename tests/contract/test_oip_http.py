@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from router.errors import (
 from router.model import ModelSpec, TensorSpec
 from router.ports import Call
 from tests.contract.backends import CONTEXT
+from tests.contract.http2_stub import Http2Stub, http2_stub
 from tests.contract.http_stub import HttpStub, answer, document_of, http_stub
 
 SPEC = ModelSpec("m", "1", {"x": TensorSpec("float32", (-1, 2))}, {"y": TensorSpec("float32", (-1,))})
@@ -39,7 +41,7 @@ def call() -> Call:
 
 
 @asynccontextmanager
-async def asking(stub: HttpStub, key_variable: str = "") -> AsyncIterator[OipHttpServable]:
+async def asking(stub: HttpStub | Http2Stub, key_variable: str = "") -> AsyncIterator[OipHttpServable]:
     """Model `m` of the stand-in, closed afterwards."""
     backend = OipHttpBackend(OipHttpOptions(stub.url, key_variable), CONTEXT)
     try:
@@ -176,3 +178,22 @@ async def test_many_calls_at_once_on_a_server_that_says_nothing_leave_no_task() 
     async with asyncio.timeout(5):
         while len(asyncio.all_tasks()) > len(before) + 1:  # noqa: ASYNC110 there is no event for "a task has gone"
             await asyncio.sleep(0.01)
+
+
+async def test_over_tls_calls_share_a_connection_and_none_is_lost_when_the_server_ends_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with http2_stub(tmp_path, most=1000) as stub:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        async with asking(stub) as servable:
+            for _ in range(150):
+                await asyncio.gather(*(servable.infer(call(), soon()) for _ in range(8)))
+        assert sum(stub.carried) == 1200
+        assert len(stub.carried) == 3
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with http2_stub(tmp_path, most=1000) as stub, asking(stub) as servable:
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            await servable.infer(call(), soon())
+        assert sum(stub.carried) == 0
