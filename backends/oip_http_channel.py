@@ -1,4 +1,4 @@
-"""The connections to one HTTP server: bounded, kept and used again, over HTTP/2 where TLS negotiates it.
+"""Requests to one HTTP server and their answers, each within a time and a size; over HTTP/2 where TLS negotiates it.
 
 httpx's transport is used without its client: redirects, cookies, proxies from the environment and decompression are
 what an inference must not meet, and the client costs 100 µs and more of CPU per request on top.
@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from backends.oip_http_connections import Connections, OneByOne, Shared
 from backends.server import (
     ABANDONED_FOR_S,
     CLOSE_GRACE_S,
@@ -28,22 +29,6 @@ from router.errors import (
     BackendLost,
     BackendTimeout,
     BackendUnavailable,
-    Overloaded,
-)
-
-MAX_CONNECTIONS = 256
-"""More calls at once than any model's limit lets through, and room for the probes."""
-
-MAX_REQUESTS = 500
-"""Requests that one set of TLS connections carries before the next takes over: servers end an HTTP/2 connection after
-some number of them (nginx after 1,000) with a GOAWAY, which httpcore takes for the loss of all that is under way."""
-
-_LIMITS = httpx.Limits(
-    max_connections=MAX_CONNECTIONS,
-    max_keepalive_connections=32,
-    # uvicorn closes an idle connection after five seconds: one that is about to be closed is not used any more.
-    # The probes keep one warm.
-    keepalive_expiry=4.0,
 )
 
 
@@ -75,34 +60,6 @@ class _Body(httpx.AsyncByteStream):
         self.sent = True
 
 
-class _Connections:
-    """The connections of a while; they close when they are retired and the last exchange on them has ended."""
-
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        self.transport = httpx.AsyncHTTPTransport(verify=tls, http2=True, limits=_LIMITS, trust_env=False)
-        self.asked = 0
-        self._under_way = 0
-        self._retired = False
-
-    async def __aenter__(self) -> httpx.AsyncHTTPTransport:
-        self.asked += 1
-        self._under_way += 1
-        return self.transport
-
-    async def __aexit__(self, *_: object) -> None:
-        self._under_way -= 1
-        await self._close_if_over()
-
-    async def retire(self) -> None:
-        """No exchange will begin on them any more."""
-        self._retired = True
-        await self._close_if_over()
-
-    async def _close_if_over(self) -> None:
-        if self._retired and not self._under_way:
-            await self.transport.aclose()
-
-
 class HttpChannel:
     """Asks one server. It connects when it is first used: no network is needed to make it.
 
@@ -115,16 +72,14 @@ class HttpChannel:
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
         # Plain HTTP has no way to offer HTTP/2 (RFC 9113, section 3.3: prior knowledge), so there it stays at 1.1.
-        secure = url.startswith("https:")
-        self._tls = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls = ssl.create_default_context() if url.startswith("https:") else None
         host = httpx.URL(url).netloc.decode("ascii")
         self._headers = {"host": host, "accept-encoding": "identity", "user-agent": "hybrid-router"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"
         self._abandoned: set[asyncio.Task[Answer]] = set()
         self._failed_gets = 0
-        self._secure = secure
-        self._connections = _Connections(self._tls)
+        self._connections = self._new()
 
     def url(self, path: str) -> httpx.URL:
         """The address of a path below the server's."""
@@ -211,20 +166,19 @@ class HttpChannel:
 
     async def _exchange(self, request: httpx.Request, seconds: float, body: _Body | None = None) -> Answer:
         """One request and its whole answer, in the words of our own errors."""
-        # A quarter of the time for a connection to come free: later than that there is no time left to use it.
-        limits: dict[str, Any] = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds / 4}
+        limits: dict[str, Any] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
         request.extensions["timeout"] = limits
-        if self._secure and self._connections.asked >= MAX_REQUESTS:
+        if self._connections.worn:
             await self._renew(self._connections)
+        connections = self._connections
+        transport = connections.take()
         try:
-            async with self._connections as transport, asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds):
                 response = await transport.handle_async_request(request)
                 try:
                     return Answer(response.status_code, response.headers, await _whole(response))
                 finally:
                     await response.aclose()
-        except httpx.PoolTimeout:
-            raise Overloaded(f"{MAX_CONNECTIONS} calls to {request.url.host} are under way already.") from None
         except (httpx.TimeoutException, TimeoutError):
             raise BackendTimeout("The server did not answer in time.") from None
         except httpx.HTTPError as error:
@@ -232,11 +186,16 @@ class HttpChannel:
             if body is not None and body.sent:
                 raise BackendLost(f"{request.url.host} was lost: {detail}") from error
             raise BackendUnavailable(f"{request.url.host} cannot be reached: {detail}") from error
+        finally:
+            await connections.give_back(transport)
 
-    async def _renew(self, used: _Connections) -> None:
+    def _new(self) -> Connections:
+        return OneByOne() if self._tls is None else Shared(self._tls)
+
+    async def _renew(self, used: Connections) -> None:
         """Replaces the connections, unless that was done already. What is under way on them may still end."""
         if used is self._connections:
-            self._connections = _Connections(self._tls)
+            self._connections = self._new()
             await used.retire()
 
 
