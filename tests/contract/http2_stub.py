@@ -38,10 +38,12 @@ class Http2Stub:
 
     Attributes:
         most: Requests that one connection carries.
-        carried: How many each connection has carried.
+        forgotten: Connections, the first ones, on which it says nothing any more.
+        carried: How many requests each connection has carried.
     """
 
     most: int
+    forgotten: int = 0
     carried: list[int] = field(default_factory=list)
     url: str = ""
 
@@ -56,7 +58,7 @@ class Http2Stub:
             for event in connection.receive_data(received):
                 if isinstance(event, h2.events.DataReceived):
                     connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                elif isinstance(event, h2.events.StreamEnded):
+                elif isinstance(event, h2.events.StreamEnded) and mine >= self.forgotten:
                     self.carried[mine] += 1
                     connection.send_headers(event.stream_id, [(":status", "200")])
                     connection.send_data(event.stream_id, BODY, end_stream=True)
@@ -69,7 +71,7 @@ class Http2Stub:
 
 
 @asynccontextmanager
-async def http2_stub(folder: Path, most: int) -> AsyncIterator[Http2Stub]:
+async def http2_stub(folder: Path, most: int = 1000) -> AsyncIterator[Http2Stub]:
     """Runs one on a free port, with `cert.pem` in the folder to trust."""
     cert, key = certificate(folder)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from backends.oip_http import OipHttpBackend, OipHttpOptions, OipHttpServable
-from backends.server import MAX_MESSAGE_BYTES, ServerVariant
+from backends.server import MAX_MESSAGE_BYTES, RENEW_AFTER, ServerVariant
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -183,7 +183,7 @@ async def test_many_calls_at_once_on_a_server_that_says_nothing_leave_no_task() 
 async def test_over_tls_calls_share_a_connection_and_none_is_lost_when_the_server_ends_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with http2_stub(tmp_path, most=1000) as stub:
+    async with http2_stub(tmp_path) as stub:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         async with asking(stub) as servable:
             for _ in range(150):
@@ -193,7 +193,23 @@ async def test_over_tls_calls_share_a_connection_and_none_is_lost_when_the_serve
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
-    async with http2_stub(tmp_path, most=1000) as stub, asking(stub) as servable:
+    async with http2_stub(tmp_path) as stub, asking(stub) as servable:
         with pytest.raises(BackendUnavailable, match="certificate"):
             await servable.infer(call(), soon())
         assert sum(stub.carried) == 0
+
+
+async def test_a_connection_that_the_network_has_forgotten_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with http2_stub(tmp_path) as stub:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        async with asking(stub) as servable:
+            await servable.probe(soon(), synthetic=False)
+            stub.forgotten = 1
+            for _ in range(RENEW_AFTER):
+                with pytest.raises(BackendTimeout):
+                    await servable.probe(soon(0.1), synthetic=False)
+            await servable.probe(soon(), synthetic=False)
+            await servable.infer(call(), soon())
+        assert len(stub.carried) == 2
