@@ -7,7 +7,6 @@ until then, and where it says nothing, tensors are JSON.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from backends.oip_http_messages import (
     read_totals,
     refused,
 )
-from backends.server import Late, Parts, Served, ServerVariant, first, seconds_until
+from backends.server import Late, Parts, Served, ServerVariant, seconds_until, together
 from router.errors import BackendRejectedInput, BackendUnavailable, Overloaded
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
@@ -151,14 +150,10 @@ class OipHttpServable:
 
     async def _read_state(self, deadline: float) -> None:
         """Readiness and statistics at once: over a slow WAN, one round trip rather than two."""
-        try:
-            async with asyncio.TaskGroup() as asking:
-                asking.create_task(self._check_ready(deadline))
-                if self._extensions.statistics:
-                    for name, served in self._served.items():
-                        asking.create_task(self._read_statistics(name, served, deadline))
-        except ExceptionGroup as errors:
-            raise first(errors) from None
+        counted = self._served.items() if self._extensions.statistics else ()
+        await together(
+            self._check_ready(deadline), *(self._read_statistics(name, served, deadline) for name, served in counted)
+        )
 
     async def _check_ready(self, deadline: float) -> None:
         started = time.monotonic()

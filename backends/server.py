@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ CLOSE_GRACE_S = 1.0
 
 RENEW_AFTER = 3
 """Probes in a row that find nobody there before the connection is replaced."""
+
+T = TypeVar("T")
 
 Late = Callable[[float], None]
 """Told the seconds that an answer took for which nobody waits any more."""
@@ -123,12 +125,8 @@ class Parts:
             async with self._turns:
                 return await ask(part, late if at + most >= rows else None)
 
-        try:
-            async with asyncio.TaskGroup() as asking:
-                parts = [asking.create_task(in_turn(at)) for at in range(0, rows, most)]
-        except ExceptionGroup as errors:
-            raise first(errors) from None
-        return {name: np.concatenate([part.result()[name] for part in parts]) for name in self._model.outputs}
+        parts = await together(*(in_turn(at) for at in range(0, rows, most)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._model.outputs}
 
 
 class Served:
@@ -208,9 +206,16 @@ def seconds_until(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 
-def first(group: BaseExceptionGroup[Any]) -> Any:
-    """The first error of a group, however deep."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def together(*asked: Coroutine[Any, Any, T]) -> list[T]:
+    """Awaits all at once; when one fails, cancels the others, and raises its error once they have ended.
+
+    A TaskGroup does the same, but one that fails leaves its task counted as being cancelled in Python 3.11, and whoever
+    asks the task afterwards takes the failure for a cancellation.
+    """
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

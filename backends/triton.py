@@ -6,7 +6,6 @@ settings are made together, and it can be replaced.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from backends.oip import bytes_tensor
-from backends.server import RENEW_AFTER, Late, Parts, Served, ServerVariant, first, seconds_until
+from backends.server import RENEW_AFTER, Late, Parts, Served, ServerVariant, seconds_until, together
 from backends.triton_channel import TritonChannel, lost_if_replaced
 from backends.triton_messages import declared_outputs, infer_request, totals, translated
 from router.errors import BackendRejectedInput, BackendUnavailable
@@ -126,14 +125,10 @@ class TritonServable:
 
     async def _read_state(self, stub: Any, deadline: float) -> None:
         """Readiness and statistics at once: over a slow WAN, one round trip rather than two or three."""
-        try:
-            async with asyncio.TaskGroup() as asking:
-                ready = asking.create_task(self._check_ready(stub, deadline))
-                for name, served in self._served.items():
-                    asking.create_task(self._read_statistics(stub, name, served, deadline))
-        except ExceptionGroup as errors:
-            raise first(errors) from None
-        ready.result()  # raises if gRPC cancelled it, which a group takes for an end like any other
+        await together(
+            self._check_ready(stub, deadline),
+            *(self._read_statistics(stub, name, served, deadline) for name, served in self._served.items()),
+        )
 
     async def _check_ready(self, stub: Any, deadline: float) -> None:
         started = time.monotonic()

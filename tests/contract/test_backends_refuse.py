@@ -156,6 +156,9 @@ async def test_a_server_that_is_not_there_is_unavailable(closed_port: str) -> No
             for synthetic in (False, True):
                 with pytest.raises(BackendUnavailable):
                     await servable.probe(soon(5), synthetic=synthetic)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0, "a failure is no cancellation, and must not be counted as one"
 
 
 async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(mute_port: str) -> None:
