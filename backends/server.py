@@ -13,7 +13,7 @@ import numpy as np
 from backends.oip import datatype
 from router.errors import BackendFailed, BackendRejectedInput
 from router.model import ModelSpec, Tensor, Tensors, TensorSpec
-from router.types import Reply, row_count
+from router.types import Reply
 
 MAX_BATCHES_AT_ONCE = 16
 """Requests that a large batch is sent as at a time: enough to keep a server's own batching busy."""
@@ -92,6 +92,7 @@ class Parts:
     def __init__(self, model: ModelSpec, label: str) -> None:
         self.most = 0
         self._model = model
+        self._batchable = model.batchable
         self._label = label
         self._turns = asyncio.Semaphore(MAX_BATCHES_AT_ONCE)
 
@@ -112,7 +113,7 @@ class Parts:
             BackendRejectedInput: There are too many rows even so.
             BackendError: The first that a part ended in; the others are abandoned.
         """
-        rows, most = row_count(tensors, self._model), self.most
+        rows, most = len(next(iter(tensors.values()))) if self._batchable else 1, self.most
         if not 0 < most < rows:
             return await ask(tensors, late)
         if rows > most * MAX_BATCHES:
