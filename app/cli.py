@@ -1,4 +1,4 @@
-"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, infer, status, policy check and schema."""
+"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, bench, infer, status and policy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from drills.command import drill
+from planning.bench.command import bench
 from planning.command import advise, tco
 
 CLOUD_LOOK_EVERY_S = 0.2
@@ -151,17 +152,24 @@ def demo(grpc_port: int, http_port: int, metrics_port: int, **options: Any) -> N
 @click.option("--grpc-port", default=8001, show_default=True, help="gRPC port; 0 takes a free one.")
 @click.option("--http-port", default=8000, show_default=True, help="HTTP port.")
 @click.option("--metrics-port", default=8002, show_default=True, help="Metrics port.")
-def cloud(grpc_port: int, http_port: int, metrics_port: int) -> None:
-    """Run only the cloud: a real Triton on loopback with the sample models.
+@click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Triton model repository.  [default: the sample models]",
+)
+def cloud(grpc_port: int, http_port: int, metrics_port: int, repository: Path | None) -> None:
+    """Run only the cloud: a real Triton on loopback with the sample models, or with those of a repository.
 
     `make cloud` installs it into an environment of its own, .venv-cloud. Kill it, stop it, start it again: that is
     what it is for.
     """
     from app.cloud import CloudPorts, CloudUnavailable, TritonProcess
+    from app.cloud_install import DEFAULT_REPOSITORY
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ports = CloudPorts(grpc_port, http_port, metrics_port)
     try:
-        with TritonProcess(CloudPorts(grpc_port, http_port, metrics_port)) as triton:
+        with TritonProcess(ports, repository=repository or DEFAULT_REPOSITORY) as triton:
             click.echo(f"Triton {triton.pid} serves {triton.grpc_url} and {triton.http_url}; Ctrl-C stops it.")
             while triton.running:
                 time.sleep(CLOUD_LOOK_EVERY_S)
@@ -211,6 +219,7 @@ def schema() -> None:
 
 
 main.add_command(advise)
+main.add_command(bench)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)

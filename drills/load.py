@@ -37,6 +37,8 @@ class Stream:
         deadline_s: What the gateway is told in X-Deadline-Ms, and what lateness is measured by.
         headers: Further headers, such as X-Data-Class.
         patience_s: Seconds beyond the deadline after which the client gives up (status 0).
+        burst: How many are due at the same moment; the rate stays what it is.
+        seed: Of random moments, as many as there would be even ones; None for even ones.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Stream:
     deadline_s: float
     headers: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = 1.0
+    burst: int = 1
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

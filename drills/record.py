@@ -28,6 +28,7 @@ class Sample:
         bytes_out: Bytes that the route says left the site.
         retry_after: The Retry-After header in seconds, or None.
         error: The problem's code, or the name of the exception; empty for an answer.
+        phases_ms: Queue, network and compute of the attempt whose answer it is, as the route reports them.
     """
 
     stream: str
@@ -44,6 +45,7 @@ class Sample:
     bytes_out: int = 0
     retry_after: float | None = None
     error: str = ""
+    phases_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def latency(self) -> float:

@@ -12,6 +12,8 @@ import contextlib
 import gc
 import heapq
 import itertools
+import math
+import random
 import resource
 import secrets
 import signal
@@ -41,6 +43,9 @@ class Attempt(msgspec.Struct):
     backend: str
     outcome: str
     error: str | None = None
+    queue_ms: float = 0.0
+    network_ms: float = 0.0
+    compute_ms: float = 0.0
 
 
 class Route(msgspec.Struct):
@@ -212,8 +217,16 @@ def dues(spec: LoadSpec) -> Iterator[tuple[float, Stream]]:
 
 
 def _dues_of(stream: Stream, spec: LoadSpec) -> Iterator[tuple[float, Stream]]:
-    for number in range(round(spec.seconds * stream.per_second)):
-        yield spec.begins + (number + 0.5) / stream.per_second, stream
+    count = round(spec.seconds * stream.per_second)
+    moments = math.ceil(count / stream.burst)
+    if stream.seed is None:
+        at = ((number + 0.5) * stream.burst / stream.per_second for number in range(moments))
+    else:
+        # Given how many there are, the moments of a Poisson process are as many independent uniform ones.
+        randomness = random.Random(stream.seed)
+        at = (due for due in sorted(randomness.random() * spec.seconds for _ in range(moments)))
+    for due in itertools.islice((due for due in at for _ in range(stream.burst)), count):
+        yield spec.begins + due, stream
 
 
 def _route(body: bytes) -> dict[str, Any]:
@@ -227,7 +240,15 @@ def _route(body: bytes) -> dict[str, Any]:
         "attempts": tuple((attempt.backend, attempt.outcome, attempt.error or "") for attempt in route.attempts),
         "cost_usd": route.cost_usd,
         "bytes_out": route.bytes_out,
+        "phases_ms": _phases(route),
     }
+
+
+def _phases(route: Route) -> tuple[float, float, float]:
+    for attempt in reversed(route.attempts):  # in a cascade an earlier success was not good enough
+        if attempt.backend == route.backend and attempt.outcome == "success":
+            return attempt.queue_ms, attempt.network_ms, attempt.compute_ms
+    return 0.0, 0.0, 0.0
 
 
 def _code(body: bytes) -> str:

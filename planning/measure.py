@@ -62,7 +62,7 @@ def _measure_here(path: Path, seconds: float) -> ModelMeasurement:
     before_mb = _peak_mb()
     try:
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        inputs, outputs = _specs(session.get_inputs()), _specs(session.get_outputs())
+        inputs, outputs = tensor_specs(session.get_inputs()), tensor_specs(session.get_outputs())
         feed = ModelSpec("model", "1", inputs, outputs).synthetic_inputs()
         for _ in range(WARM_UP_RUNS):
             session.run(None, feed)
@@ -88,7 +88,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _specs(nodes: Any) -> dict[str, TensorSpec]:
+def tensor_specs(nodes: Any) -> dict[str, TensorSpec]:
+    """The inputs or outputs of an ONNX Runtime session, by name; sizes that it does not fix are -1."""
     from backends.onnx import ONNX_TYPES
 
     return {

@@ -88,34 +88,43 @@ def _variants(workload: Workload, serving: Serving, choice: Choice) -> dict[str,
     return variants
 
 
-def _backend(name: str, workload: Workload, serving: Serving, prices: Prices) -> dict[str, Any]:
-    dollars = prices.usd_per_unit
-    if name == EDGE:
-        device = prices.device
-        each = workload.rate_per_second / workload.sites
-        price: dict[str, Any] = {
-            "hardware_usd": device.hardware.likely * (1 + device.spares.likely) * dollars,
-            "lifetime_years": device.lifetime_years.likely,
-            "watts": device.watts.likely,
-            "usd_per_kwh": prices.per_kwh.likely * dollars,
-            "operations_usd_per_year": device.operations_per_year.likely * dollars,
-            "inferences_per_month": round(float((each * INFERENCE / SECOND).to(INFERENCE / MONTH)), 3),
-        }
-        return {"kind": "onnx", "site": ON_PREMISES, "price": {"device": price}}
-    assert serving.cloud is not None
-    price = {
-        "node_usd_per_hour": prices.nodes[workload.node].per_hour.likely * dollars,
-        "inferences_per_second": workload.node_per_second,
-        "utilisation": workload.node_utilisation,
-        "egress_usd_per_gb": prices.per_gb.likely * dollars,
+def device_price(prices: Prices, inferences_per_month: float) -> dict[str, Any]:
+    """A device's price as a policy file has it, in dollars."""
+    device, dollars = prices.device, prices.usd_per_unit
+    return {
+        "hardware_usd": device.hardware.likely * (1 + device.spares.likely) * dollars,
+        "lifetime_years": device.lifetime_years.likely,
+        "watts": device.watts.likely,
+        "usd_per_kwh": prices.per_kwh.likely * dollars,
+        "operations_usd_per_year": device.operations_per_year.likely * dollars,
+        "inferences_per_month": inferences_per_month,
     }
+
+
+def node_price(prices: Prices, node: str, inferences_per_second: float, utilisation: float) -> dict[str, Any]:
+    """A node's price as a policy file has it, in dollars."""
+    return {
+        "node_usd_per_hour": prices.nodes[node].per_hour.likely * prices.usd_per_unit,
+        "inferences_per_second": inferences_per_second,
+        "utilisation": utilisation,
+        "egress_usd_per_gb": prices.per_gb.likely * prices.usd_per_unit,
+    }
+
+
+def _backend(name: str, workload: Workload, serving: Serving, prices: Prices) -> dict[str, Any]:
+    if name == EDGE:
+        each = workload.rate_per_second / workload.sites
+        per_month = round(float((each * INFERENCE / SECOND).to(INFERENCE / MONTH)), 3)
+        return {"kind": "onnx", "site": ON_PREMISES, "price": {"device": device_price(prices, per_month)}}
+    assert serving.cloud is not None
+    price = node_price(prices, workload.node, workload.node_per_second, workload.node_utilisation)
     return {"kind": "triton", "site": CLOUD, "url": serving.cloud.url, "price": {"node": price}}
 
 
 def _model(workload: Workload, serving: Serving, variants: Mapping[str, Any]) -> dict[str, Any]:
     target = workload.p95_target_ms
     deadline = serving.deadline_ms or min(DEADLINE_OVER_TARGET * target, LONGEST_DEADLINE_MS)
-    model: dict[str, Any] = {"inputs": _tensors(serving.inputs), "outputs": _tensors(serving.outputs)}
+    model: dict[str, Any] = {"inputs": tensor_sections(serving.inputs), "outputs": tensor_sections(serving.outputs)}
     if serving.confidence_output:
         model["confidence"] = serving.confidence_output
     model["slo"] = {"p95_ms": target, "deadline_ms": deadline}
@@ -125,7 +134,8 @@ def _model(workload: Workload, serving: Serving, variants: Mapping[str, Any]) ->
     return model
 
 
-def _tensors(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+def tensor_sections(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Tensors as a policy file has them."""
     return {
         name: {"dtype": spec.dtype, "shape": list(spec.shape)}
         | ({"allow_nonfinite": True} if spec.allow_nonfinite else {})

@@ -99,6 +99,17 @@ RANGES: Final[Mapping[str, Range]] = {
     "forwarded_bytes": Range(0, 1e9, "bytes for each inference"),
     "confidence": Range(0, 1, "", above=True),
     "budget_per_month": Range(0, 1e9, "a month", above=True),
+    # a benchmark plan
+    "seed": Range(0, 2**32 - 1, "", whole=True),
+    "rounds": Range(1, 100, "rounds", whole=True),
+    "warm_up_s": Range(0, 600, "seconds"),
+    "per_second": Range(0, 20_000, "requests a second", above=True),
+    "seconds": Range(0.5, 86_400, "seconds"),
+    "burst": Range(1, 10_000, "requests at the same moment", whole=True),
+    "rtt_ms": Range(0, 10_000, "ms"),
+    "up_mbit_per_second": Range(0.01, 1e5, "Mbit/s"),
+    "made_mb": Range(1, 500, "MB"),
+    "image_side": Range(32, 512, "pixels", whole=True),
 }
 
 

@@ -1,0 +1,212 @@
+"""Whether two results differ, cell by cell, or only look as if they did. Pure.
+
+The interval of a difference is a bootstrap's: blocks of neighbouring requests are drawn again, since neighbours are
+alike (Künsch 1989), and so are rounds, since a machine is not the same twice. Few rounds say little about how rounds
+differ, so their intervals are widened by Student's factor for as many.
+
+Invariants:
+
+- Of two results of the same thing, at most `LEVEL` of the cells are said to differ: the interval of each of a cell's
+  figures is made for a third of that (Bonferroni).
+- A quantile of too few requests is not compared at all.
+- The same files and seed give the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planning.bench.results import CellResults, Results
+
+LEVEL = 0.05
+REPLICATES = 999
+SHARES: Final[Mapping[str, float]] = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
+LEAST_BEYOND = 5
+"""Answers that must lie above a quantile for its interval to mean something."""
+
+LOAD = "busy at the start"
+
+Verdict = Literal["slower", "faster", "no difference", "too few"]
+
+
+class Incomparable(Exception):
+    """Two results that must not be compared; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One quantile of one cell, in milliseconds; of B minus A.
+
+    Args:
+        figure: P50, P95 or P99.
+        a: In A.
+        b: In B.
+        low: The interval's lower end; None where there are too few.
+        high: Its upper end.
+        verdict: Whether B is slower or faster.
+    """
+
+    figure: str
+    a: float
+    b: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CellComparison:
+    """A cell that both have. `answered` is of A and B; `failed` is the share without an answer in A and B."""
+
+    key: str
+    differences: tuple[Difference, ...]
+    failed: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two results, side by side.
+
+    Args:
+        seed: Of the bootstrap.
+        level: At most this share of the cells is said to differ where nothing does.
+        warnings: What to mind, as sentences.
+        cells: Those that both have.
+    """
+
+    seed: int
+    level: float
+    warnings: tuple[str, ...]
+    cells: tuple[CellComparison, ...]
+
+
+def compare(a: Results, b: Results, seed: int = 0) -> Comparison:
+    """Compares two results of one plan.
+
+    Raises:
+        Incomparable: Their plans, models, payloads or prices differ, or they have no cell in common.
+    """
+    if a.plan_sha256 != b.plan_sha256:
+        raise Incomparable(f"A measures the plan {_called(a)}, B {_called(b)}: {_what_differs(a, b)}.")
+    others = {cell.key: cell for cell in b.cells}
+    pairs = [(cell, others[cell.key]) for cell in a.cells if cell.key in others]
+    if not pairs:
+        raise Incomparable("They have no cell in common.")
+    seeds = np.random.SeedSequence(seed).spawn(len(pairs))
+    compared = (_compare(*pair, np.random.default_rng(own)) for pair, own in zip(pairs, seeds, strict=True))
+    return Comparison(seed, LEVEL, tuple(_warnings(a, b)), tuple(compared))
+
+
+def _compare(a: CellResults, b: CellResults, randomness: np.random.Generator) -> CellComparison:
+    failed = (a.summary.failed_share, b.summary.failed_share)
+    before, after = ([np.array(one.latency_us) for one in cell.rounds if one.latency_us] for cell in (a, b))
+    if not before or not after:
+        return CellComparison(a.key, (), failed)
+    return CellComparison(a.key, tuple(differences(before, after, randomness)), failed)
+
+
+def differences(
+    a: Sequence[NDArray[np.int64]], b: Sequence[NDArray[np.int64]], randomness: np.random.Generator
+) -> list[Difference]:
+    """The quantiles of B against those of A.
+
+    Args:
+        a: Each round's latencies in microseconds, in the order in which they were due; no round is empty.
+        b: Likewise.
+        randomness: Draws the replicates.
+    """
+    at_a, at_b = _quantiles(np.concatenate(a)), _quantiles(np.concatenate(b))
+    observed = at_b - at_a
+    drawn = _replicates(b, randomness) - _replicates(a, randomness)
+    tail = LEVEL / len(SHARES) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    widened = _widening(min(len(a), len(b)), tail)
+    low, high = observed + widened * (low - observed), observed + widened * (high - observed)
+    fewest = min(sum(map(len, a)), sum(map(len, b)))
+    found = []
+    for number, (figure, share) in enumerate(SHARES.items()):
+        enough = fewest * (1 - share) >= LEAST_BEYOND
+        lower, upper = (float(low[number]) / 1000, float(high[number]) / 1000) if enough else (None, None)
+        before, after = float(at_a[number]) / 1000, float(at_b[number]) / 1000
+        found.append(Difference(figure, before, after, lower, upper, _verdict(lower, upper)))
+    return found
+
+
+def _verdict(low: float | None, high: float | None) -> Verdict:
+    if low is None or high is None:
+        return "too few"
+    if low > 0:
+        return "slower"
+    return "faster" if high < 0 else "no difference"
+
+
+def _replicates(rounds: Sequence[NDArray[np.int64]], randomness: np.random.Generator) -> NDArray[np.float64]:
+    drawn = np.empty((REPLICATES, len(SHARES)))
+    for replicate in drawn:
+        chosen = randomness.integers(0, len(rounds), len(rounds))
+        replicate[:] = _quantiles(np.concatenate([_drawn_again(rounds[number], randomness) for number in chosen]))
+    return drawn
+
+
+def _drawn_again(latencies: NDArray[np.int64], randomness: np.random.Generator) -> NDArray[np.int64]:
+    """As many, in blocks of neighbours. The end is followed by the beginning, so that each is as likely to be drawn."""
+    count = len(latencies)
+    length = math.ceil(count ** (1 / 3))
+    starts = randomness.integers(0, count, math.ceil(count / length))
+    places = ((starts[:, np.newaxis] + np.arange(length)) % count).ravel()[:count]
+    drawn: NDArray[np.int64] = latencies[places]
+    return drawn
+
+
+def _quantiles(latencies: NDArray[np.int64]) -> NDArray[np.float64]:
+    """By nearest rank, as in a summary."""
+    ranks = [max(0, math.ceil(share * len(latencies)) - 1) for share in SHARES.values()]
+    return np.partition(latencies, ranks)[ranks].astype(np.float64)
+
+
+def _widening(rounds: int, tail: float) -> float:
+    """What the interval of so few rounds must be widened by; 1 for a single one, which cannot know."""
+    if rounds == 1:
+        return 1.0
+    normal, freedom = NormalDist().inv_cdf(1 - tail), 2 * (rounds - 1)
+    # Student's quantile by its expansion around the normal one (Abramowitz and Stegun, 26.7.5).
+    student = normal
+    student += (normal**3 + normal) / 4 / freedom
+    student += (5 * normal**5 + 16 * normal**3 + 3 * normal) / 96 / freedom**2
+    student += (3 * normal**7 + 19 * normal**5 + 17 * normal**3 - 15 * normal) / 384 / freedom**3
+    return math.sqrt(rounds / (rounds - 1)) * student / normal
+
+
+def _called(results: Results) -> str:
+    return f"{results.plan.get('name', '')!r} ({results.plan_sha256[:8]})"
+
+
+def _what_differs(a: Results, b: Results) -> str:
+    fields = [name for name in a.plan if a.plan[name] != b.plan.get(name)]
+    if fields:
+        return f"they differ in {', '.join(fields)}"
+    return "their model, payload or prices have other contents"
+
+
+def _warnings(a: Results, b: Results) -> list[str]:
+    warnings = []
+    for name in dict.fromkeys([*a.machine, *b.machine]):
+        here, there = a.machine.get(name, "nothing"), b.machine.get(name, "nothing")
+        if name != LOAD and here != there:
+            warnings.append(f"The machines differ in {name}: {here} in A, {there} in B.")
+    for name, results in (("A", a), ("B", b)):
+        if results.ended is None:
+            warnings.append(f"{name} is not finished.")
+    missing = {cell.key for cell in a.cells} ^ {cell.key for cell in b.cells}
+    if missing:
+        warnings.append(f"Only one of them has {', '.join(sorted(missing))}.")
+    if any(len(cell.rounds) == 1 for results in (a, b) for cell in results.cells):
+        warnings.append("With one round nothing is known of how rounds differ: a difference may be the machine's.")
+    return warnings
