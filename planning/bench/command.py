@@ -115,6 +115,7 @@ def _list(plan: Plan) -> None:
 
 
 def _run(plan: Plan, file: Path, out: Path, resume: bool, api_key: str | None) -> Results:
+    from planning.bench.comparison import machines_differ
     from planning.bench.conduct import begin, conduct, digest_of, left_of
     from planning.bench.progress import Progress
     from planning.bench.result_file import recover, save
@@ -134,7 +135,13 @@ def _run(plan: Plan, file: Path, out: Path, resume: bool, api_key: str | None) -
             raise click.ClickException(
                 f"{out} is of another plan, model, payload or price file than {file} now; name another with --out."
             )
-        results = begin(plan, stage, prices) if before is None else before
+        results = begin(plan, stage, prices)
+        if before is not None:
+            if machines_differ(before.machine, results.machine):
+                raise click.ClickException(
+                    f"{out} is of another machine, or of other versions; name another with --out."
+                )
+            results = before
         left = [cell for _, cell in left_of(plan, results)]
         progress = Progress(sys.stderr, time.monotonic, plan, left)
         return conduct(plan, stage, results, progress, lambda fresh: save(fresh, out), headers)
@@ -159,7 +166,8 @@ def _ends_in_order(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise click.ClickException(f"Interrupted. What was measured is in {out}; --resume goes on.") from None
+        kept = f"What was measured is in {out}; --resume goes on." if out.exists() else "Nothing was measured yet."
+        raise click.ClickException(f"Interrupted. {kept}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -31,6 +31,8 @@ SHARES: Final[Mapping[str, float]] = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
 LEAST_BEYOND = 5
 """Answers that must lie above a quantile for its interval to mean something."""
 
+NOTABLE_FAILURES = 0.01
+
 LOAD = "busy at the start"
 
 Verdict = Literal["slower", "faster", "no difference", "too few"]
@@ -184,6 +186,11 @@ def _widening(rounds: int, tail: float) -> float:
     return math.sqrt(rounds / (rounds - 1)) * student / normal
 
 
+def machines_differ(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """In what two descriptions of a machine differ; how busy it was is no part of it."""
+    return [name for name in dict.fromkeys([*a, *b]) if name != LOAD and a.get(name) != b.get(name)]
+
+
 def _called(results: Results) -> str:
     return f"{results.plan.get('name', '')!r} ({results.plan_sha256[:8]})"
 
@@ -196,17 +203,22 @@ def _what_differs(a: Results, b: Results) -> str:
 
 
 def _warnings(a: Results, b: Results) -> list[str]:
-    warnings = []
-    for name in dict.fromkeys([*a.machine, *b.machine]):
-        here, there = a.machine.get(name, "nothing"), b.machine.get(name, "nothing")
-        if name != LOAD and here != there:
-            warnings.append(f"The machines differ in {name}: {here} in A, {there} in B.")
+    warnings = [
+        f"The machines differ in {name}: {a.machine.get(name, 'nothing')} in A, {b.machine.get(name, 'nothing')} in B."
+        for name in machines_differ(a.machine, b.machine)
+    ]
     for name, results in (("A", a), ("B", b)):
         if results.ended is None:
             warnings.append(f"{name} is not finished.")
     missing = {cell.key for cell in a.cells} ^ {cell.key for cell in b.cells}
     if missing:
         warnings.append(f"Only one of them has {', '.join(sorted(missing))}.")
+    failed = {cell.key: cell.summary.failed_share for cell in a.cells}
+    warnings += [
+        f"{cell.key}: not as many failed in both, and latencies are of those that did not."
+        for cell in b.cells
+        if abs(cell.summary.failed_share - failed.get(cell.key, cell.summary.failed_share)) > NOTABLE_FAILURES
+    ]
     if any(len(cell.rounds) == 1 for results in (a, b) for cell in results.cells):
         warnings.append("With one round nothing is known of how rounds differ: a difference may be the machine's.")
     return warnings

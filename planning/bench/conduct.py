@@ -84,7 +84,7 @@ def conduct(
         results = replace(results, cells=added(results.cells, section, order))
         keep(results)
         progress.done()
-    results = replace(results, ended=_now())
+    results = replace(results, ended=results.ended or _now())
     keep(results)
     return results
 

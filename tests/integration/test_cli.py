@@ -45,7 +45,7 @@ def said(ended: subprocess.CompletedProcess[str], code: int = 0) -> str:
 
 COMMANDS = [
     *([], ["serve"], ["demo"], ["cloud"], ["infer"], ["status"], ["policy"], ["policy", "check"]),
-    *(["advise"], ["tco"]),
+    *(["advise"], ["tco"], ["bench"], ["bench", "run"], ["bench", "compare"]),
 ]
 
 

@@ -14,6 +14,8 @@ import yaml
 
 from drills.command import drill
 from drills.scenarios import SCENARIOS
+from planning.bench.command import bench
+from planning.bench.plan_file import PLANS, load_plan
 from policies.loader import load
 from tests.gateway_process import DEFAULT_POLICY, ROOT, GatewayProcess
 
@@ -44,6 +46,16 @@ def assert_parses(command: str) -> None:
     assert set(context.params["scenarios"]) <= SCENARIOS.keys()
 
 
+def assert_bench_parses(command: str) -> None:
+    """Whether the command line takes these words, and the plan can be read; nothing is measured."""
+    words = shlex.split(command, comments=True)
+    words = words[words.index("run") + 1 :]
+    context = bench.commands["run"].make_context("run", words)
+    plan = context.params["plan"]
+    file = PLANS / f"{plan}.yaml" if "." not in plan else ROOT / plan
+    assert load_plan(file.read_bytes()).name
+
+
 SHELL = [
     pytest.param(command, id=f"{document.name}: {command.splitlines()[0][:50]}")
     for document in DOCUMENTS
@@ -61,6 +73,9 @@ def test_command(command: str, steady: GatewayProcess) -> None:
     if command.startswith("make "):
         # The targets themselves are run by CI and by test_make; here they only have to be there.
         command = command.replace("make ", "make --dry-run ", 1)
+    if "bench run" in command and "--list" not in command:
+        # Benchmarks take minutes: test_bench runs a small one.
+        return assert_bench_parses(command)
     if "drill" in command and "--list" not in command:
         # Drills take minutes: test_drill_command runs one. Here the command line only has to be one.
         return assert_parses(command)

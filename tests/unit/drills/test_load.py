@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drills.load import Load, LoadFailed, LoadSpec, Stream
 from drills.record import Sample
@@ -22,7 +24,14 @@ ROUTE = {
     "degraded": False,
     "attempts": [
         {"backend": "edge", "outcome": "dropped", "error": "backend-failed"},
-        {"backend": "cloud", "outcome": "success", "error": None, "network_ms": 1.0},
+        {
+            "backend": "cloud",
+            "outcome": "success",
+            "error": None,
+            "queue_ms": 0.25,
+            "network_ms": 1.0,
+            "compute_ms": 0.5,
+        },
     ],
     "cost_usd": 2e-6,
     "bytes_out": 256,
@@ -108,6 +117,7 @@ async def test_what_came_back_is_told_in_full(tmp_path: Path) -> None:
         [sample for sample in load.samples if sample.stream == name] for name in ("primary", "phi")
     )
     assert (primary.status, primary.backend, primary.degraded, primary.bytes_out) == (200, "cloud", False, 256)
+    assert primary.phases_ms == (0.25, 1.0, 0.5)
     assert primary.attempts == (("edge", "dropped", "backend-failed"), ("cloud", "success", ""))
     assert primary.cost_usd == 2e-6
     assert (refused.status, refused.error, refused.retry_after) == (503, "no-backend-available", 2.0)
@@ -163,6 +173,25 @@ def test_streams_side_by_side_keep_their_rates_and_do_not_meet() -> None:
     assert [due for due, _ in planned] == sorted(due for due, _ in planned)
     assert [sum(stream is which for _, stream in planned) for which in (STREAM, other)] == [300, 30]
     assert len({round(due, 6) for due, _ in planned}) == 330
+
+
+@given(st.floats(0.5, 500.0), st.floats(0.5, 20.0), st.integers(1, 50), st.none() | st.integers(0, 2**32 - 1))
+def test_bursts_and_random_moments_keep_the_rate(
+    per_second: float, seconds: float, burst: int, seed: int | None
+) -> None:
+    stream = replace(STREAM, per_second=per_second, burst=burst, seed=seed)
+    times = [due for due, _ in dues(LoadSpec("", (stream,), seconds, 0.0, LEAD_S))]
+    assert len(times) == round(seconds * per_second)
+    assert times == sorted(times)
+    assert times == [due for due, _ in dues(LoadSpec("", (stream,), seconds, 0.0, LEAD_S))]
+    assert all(LEAD_S <= due <= LEAD_S + seconds + burst / per_second for due in times)
+    for start in range(0, len(times), burst):
+        assert len(set(times[start : start + burst])) == 1
+
+
+def test_random_moments_are_other_ones_for_another_seed() -> None:
+    one, other = (list(dues(LoadSpec("", (replace(STREAM, seed=seed),), 1.0, 0.0))) for seed in (1, 2))
+    assert one != other
 
 
 def test_latency_counts_from_when_it_was_due() -> None:

@@ -1,0 +1,133 @@
+"""A small benchmark as people run it: killed in the middle, gone on with, compared, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drills.owner import is_gone
+from planning.bench.results import load_results
+from planning.bench.stage import FOLDER_PREFIX
+from tests.gateway_process import ROOT
+from tests.integration.test_cli import run, said
+
+PLAN = """
+version: 1
+name: small
+warm_up_s: 0.5
+model: {make: {made_mb: 1, image_side: 32}}
+subjects:
+  local: {alone: edge}
+  cloud: {alone: cloud}
+networks: [{rtt_ms: 0}, {rtt_ms: 60}]
+scenarios:
+  bursty: {per_second: 30, seconds: 1, burst: 3, arrivals: random}
+"""
+CELLS = ["local | no line | bursty", "cloud | 0 ms | bursty", "cloud | 60 ms | bursty"]
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Its children and theirs, while it lives."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children] + [one for child in children for one in descendants_of(int(child))]
+
+
+def test_a_benchmark_that_is_killed_can_be_gone_on_with(tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "out.json"
+    plan.write_text(PLAN)
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "app", "bench", "run", str(plan), "--out", str(out)], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    with bench:
+        wait_for(out.exists, 30)
+        left_behind = descendants_of(bench.pid)
+        bench.kill()
+    wait_for(lambda: not any(map(is_running, left_behind)), 10)
+    before = load_results(out.read_bytes())
+    assert [cell.key for cell in before.cells] == CELLS[:1]
+    assert before.ended is None
+
+    assert f"{out} exists." in said(run("bench", "run", plan, "--out", out), 1)
+    done = run("bench", "run", plan, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 | cloud | 0 ms" in done.stderr
+    assert "cloud    60 ms" in done.stdout
+
+    after = load_results(out.read_bytes())
+    assert [cell.key for cell in after.cells] == CELLS
+    assert after.cells[0] == before.cells[0]
+    assert after.ended is not None
+    assert after.model.note.startswith("Untrained weights")
+    assert 0.95 < after.model.size_mb < 1.15
+    near, far = after.cells[1].summary, after.cells[2].summary
+    for summary in (near, far):
+        assert 24 <= summary.sent <= 36
+        assert summary.latency_ms is not None
+        assert summary.compute_ms is not None
+        assert summary.network_ms is not None
+        assert summary.usd_per_million is not None
+        assert summary.usd_per_million > 2.7  # a node's share, and egress
+    assert far.latency_ms is not None
+    assert far.network_ms is not None
+    assert far.latency_ms.p50 >= 60
+    assert far.network_ms.p50 >= 59
+    assert not [
+        path for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}-*") if is_gone(path.name, FOLDER_PREFIX)
+    ]
+
+    assert json.loads(said(run("bench", "compare", out, out, "--json")))["cells"][0]["key"] == CELLS[0]
+    plan.write_text(PLAN.replace("rtt_ms: 60", "rtt_ms: 70"))
+    refused = run("bench", "run", plan, "--out", out, "--resume")
+    assert refused.returncode == 1
+    assert "is of another plan" in refused.stderr
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is more than remains that nobody has collected yet."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
+
+
+def test_a_plan_with_nonsense_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(PLAN.replace("per_second: 30", "per_second: 0"))
+    text = said(run("bench", "run", plan), 1)
+    assert "scenarios.bursty.per_second: 0 is not sensible; it must be above 0" in text
+    assert "line" in text
+
+
+def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "out.json"
+    plan.write_text(PLAN.replace("seconds: 1", "seconds: 60"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "app", "bench", "run", str(plan), "--out", str(out)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as bench:
+        assert bench.stderr is not None
+        assert bench.stderr.readline().startswith("1 of 3 | local")
+        wait_for(lambda: len(descendants_of(bench.pid)) >= 1, 10)
+        left_behind = descendants_of(bench.pid)
+        bench.send_signal(signal.SIGINT)
+        said_last = bench.stderr.read()
+    assert "Interrupted. Nothing was measured yet." in said_last
+    assert bench.returncode == 1
+    wait_for(lambda: not any(map(is_running, left_behind)), 10)
