@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from planning.bench.results import Results
     from planning.prices import Prices
 
-EXTRAS = {"aiohttp": "aiohttp", "onnx": "onnx"}
 RESULT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -56,7 +55,7 @@ def run(plan: str, out: Path | None, resume: bool, lists: bool, api_key: str | N
         out = out or Path(f"bench-{'-'.join(read.name.split())}.json".replace("/", "-"))
         if lists:
             return _list(read)
-        _need_extras()
+        _need_extras(read)
         with _ends_in_order(out):
             results = _run(read, file, out, resume, api_key)
     from planning.bench.wording import results_text
@@ -153,8 +152,9 @@ def _prices(plan: Plan) -> Prices:
     return load_prices(Path(plan.prices).read_bytes(), plan.prices) if plan.prices else default_prices()
 
 
-def _need_extras() -> None:
-    missing = [package for module, package in EXTRAS.items() if find_spec(module) is None]
+def _need_extras(plan: Plan) -> None:
+    needed = ["aiohttp", *(["onnx"] if plan.model.made_mb else [])]
+    missing = [package for package in needed if find_spec(package) is None]
     if missing:
         raise click.ClickException(f"Benchmarks need {', '.join(missing)} too: pip install 'hybrid-router[bench]'.")
 

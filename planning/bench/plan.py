@@ -31,7 +31,7 @@ class Model:
         image_side: Height and width of its input.
         payload: A file with the inputs, JSON or .npz; empty for seeded noise of the model's least size.
         name: What a live gateway calls it.
-        confidence: The output that says how sure it is, for cascades; empty where none does.
+        confidence_output: The output that says how sure it is, for cascades; empty where none does.
     """
 
     file: str = ""
@@ -39,7 +39,7 @@ class Model:
     image_side: int = 0
     payload: str = ""
     name: str = MODEL
-    confidence: str = ""
+    confidence_output: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class _Model(Section):
     make: _Made | None = None
     payload: Word | None = None
     name: Word = MODEL
-    confidence: str = ""
+    confidence_output: str = ""
 
     @model_validator(mode="after")
     def _one(self) -> _Model:
@@ -149,7 +149,7 @@ def _model(section: _Model, folder: Path) -> Model:
         file=_path(section.file, folder),
         payload=_path(section.payload, folder),
         name=section.name,
-        confidence=section.confidence,
+        confidence_output=section.confidence_output,
     )
     if section.make is None:
         return model

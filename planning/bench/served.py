@@ -57,8 +57,8 @@ def policy_file(plan: Plan, subject: Subject, spec: ModelSpec, cloud_url: str, p
         "slo": {"p95_ms": plan.p95_target_ms, "deadline_ms": plan.deadline_ms},
         "variants": variants,
     }
-    if plan.model.confidence:
-        model["confidence"] = plan.model.confidence
+    if plan.model.confidence_output:
+        model["confidence"] = plan.model.confidence_output
     content = {
         "version": 1,
         "backends": {name: _backend(name, plan, cloud_url, prices) for name in variants},

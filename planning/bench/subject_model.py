@@ -51,8 +51,8 @@ def prepare(plan: Plan, folder: Path) -> SubjectModel:
     wanted = plan.model
     file, note = _file(plan, folder)
     spec = _spec(file, wanted.name)
-    if wanted.confidence and wanted.confidence not in spec.outputs:
-        raise UnusableModel(f"model.confidence: {file.name} has no output {wanted.confidence!r}.")
+    if wanted.confidence_output and wanted.confidence_output not in spec.outputs:
+        raise UnusableModel(f"model.confidence_output: {file.name} has no output {wanted.confidence_output!r}.")
     inputs = _given(Path(wanted.payload), spec) if wanted.payload else _noise(spec, plan.seed)
     body = msgspec.json.encode({"model": wanted.name, "inputs": inputs})
     content = hashlib.sha256(file.read_bytes()).hexdigest()

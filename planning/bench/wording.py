@@ -10,7 +10,7 @@ from planning.bench.results import CellResults, Quantiles, Results
 LATE_US = 5000
 """A sender that is so late at its P99 says more of this machine than of whom it asks."""
 
-HEADINGS = ("subject", "network", "load", "sent", "failed", "P50", "P95", "P99", "compute", "network", "$/million", "J")
+HEADINGS = ("subject", "line", "load", "sent", "failed", "P50", "P95", "P99", "compute", "network", "$/million", "J")
 
 
 def results_text(results: Results) -> str:
@@ -21,7 +21,7 @@ def results_text(results: Results) -> str:
         "; ".join(
             f"{name}: {machine[name]}" for name in ("processor", "memory", "busy at the start") if name in machine
         ),
-        f"Model {results.model.file}, {results.model.size_mb:.1f} MB. {results.model.note}".rstrip(),
+        f"Model {results.model.file}, {results.model.size_mb:.3g} MB. {results.model.note}".rstrip(),
         f"Prices of {results.prices['dated']}, {results.prices['currency']}.",
         "",
         *_table([HEADINGS, *map(_row, results.cells)]),

@@ -59,7 +59,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 def test_help_lists_every_command() -> None:
     text = said(run("--help"))
-    for command in ("serve", "demo", "cloud", "advise", "tco", "infer", "status", "policy"):
+    for command in ("serve", "demo", "cloud", "advise", "tco", "bench", "infer", "status", "policy"):
         assert f"\n  {command} " in text
     assert said(run("--version")).startswith("hybrid-router, version ")
 
