@@ -16,6 +16,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
@@ -40,6 +41,7 @@ _ONNX_TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
 
@@ -131,7 +133,7 @@ class OnnxServable:
     """One session. `InferenceSession.run` lets go of the GIL and may be called from many threads at once."""
 
     def __init__(self, session: ort.InferenceSession, model: ModelSpec, threads: ThreadPoolExecutor) -> None:
-        self._session = session
+        self._session_run = bfloat16_run(session) if has_bfloat16(model) else session.run
         self._model = model
         self._threads = threads
         self._output_names = list(model.outputs)
@@ -172,7 +174,7 @@ class OnnxServable:
     def _run(self, inputs: Tensors, bucket: int, options: ort.RunOptions | None, asked: float) -> Reply:
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._output_names, inputs, options)
+            outputs = self._session_run(self._output_names, inputs, options)
         except Exception as error:
             raise _translated(error) from error
         ended = time.monotonic()
