@@ -23,7 +23,7 @@ from backends.triton_messages import Served, declared_outputs, infer_request, tr
 from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, Reply, row_count
+from router.types import EncodedImage, Reply
 
 MAX_BATCHES_AT_ONCE = 16
 """Requests that a large batch is sent as at a time: enough to keep a server's own batching busy."""
@@ -126,6 +126,7 @@ class TritonServable:
     def __init__(self, channel: TritonChannel, model: ModelSpec, variant: TritonVariant) -> None:
         self._channel = channel
         self._model = model
+        self._batchable = model.batchable
         self._variant = variant
         names = (variant.name, *([variant.encoded_image.name] if variant.encoded_image else []))
         self._served = {name: Served() for name in names}
@@ -212,7 +213,7 @@ class TritonServable:
         """Nothing to do: the channel is the backend's."""
 
     async def _ask_in_batches(self, call: Call, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
-        rows, most = row_count(tensors, self._model), self._max_rows
+        rows, most = len(next(iter(tensors.values()))) if self._batchable else 1, self._max_rows
         if not 0 < most < rows:
             return await self._ask(call, tensors, deadline, call.late)
         if rows > most * MAX_BATCHES:
