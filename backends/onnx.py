@@ -154,7 +154,7 @@ class OnnxServable:
     def __init__(
         self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
     ) -> None:
-        self._session_run = bfloat16_run(session) if has_bfloat16(model) else session.run
+        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
         self._model = model
         self._options = options
         self._threads = threads

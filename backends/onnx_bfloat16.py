@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from router.errors import BackendUnavailable
 from router.model import DTYPES, ModelSpec, Tensor, Tensors
 
 BFLOAT16: Final = DTYPES["bfloat16"]
@@ -24,8 +25,16 @@ def has_bfloat16(model: ModelSpec) -> bool:
     return any(spec.dtype == "bfloat16" for spec in (*model.inputs.values(), *model.outputs.values()))
 
 
-def bfloat16_run(session: ort.InferenceSession) -> Run:
-    """A `run` like the session's own that takes and gives bfloat16 too."""
+def bfloat16_run(session: ort.InferenceSession, model: ModelSpec) -> Run:
+    """A `run` like the session's own that takes and gives bfloat16 too.
+
+    Raises:
+        BackendUnavailable: The model takes text too: of that, in turn, there is nothing but numpy arrays.
+    """
+    if any(spec.dtype == "string" for spec in model.inputs.values()):
+        raise BackendUnavailable(
+            f"{model.name} has bfloat16 tensors and takes text; ONNX Runtime cannot be given both."
+        )
 
     def run(names: Sequence[str], inputs: Tensors, options: Any) -> list[Tensor]:
         values = {name: _value(tensor) for name, tensor in inputs.items()}
