@@ -32,13 +32,13 @@ INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
 SHARED_ABOVE_S = 0.00025
-"""Of requests that are ready at the same moment, all but the first share a run in a thread if a run is expected to be
-longer than this. What is shorter costs less than the hop, even several times."""
+"""Of requests that are ready at the same moment, all but the first go to a thread, where they share runs, if a run is
+expected to be longer than this. What is shorter costs less than the hop, even several times."""
 
 _UPWARDS = 0.1
 _OUTLIER = 4.0
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
     "tensor(int16)": "int16",
@@ -309,7 +309,7 @@ def _check_signature(file: str, found: list[Any], declared: dict[str, TensorSpec
         node = by_name.get(name)
         if node is None:
             raise BackendUnavailable(f"{file} has no tensor {name!r}; it has {', '.join(by_name)}.")
-        dtype = _ONNX_TYPES.get(node.type, node.type)
+        dtype = ONNX_TYPES.get(node.type, node.type)
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         fits = len(shape) == len(spec.shape) and all(
             wanted == actual or actual == -1 for wanted, actual in zip(spec.shape, shape, strict=True)
