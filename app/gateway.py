@@ -17,8 +17,10 @@ from app.auth import RequireKey
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
+from app.observers import Observers
 from app.policy_file import PolicyFile
 from app.settings import Settings, last_good_policy
+from app.statistics import Statistics
 from backends.image import preprocess
 from backends.registry import backend_maker
 from router.engine import Engine
@@ -28,11 +30,12 @@ from router.ledger import Ledger
 def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
     """The whole service as one ASGI callable; it starts and ends with the server's lifespan."""
     metrics = Metrics()
+    statistics = Statistics(epoch_ms=lambda: time.time_ns() // 1_000_000)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
         make_backend=backend_maker(settings.models_dir),
         preprocess=preprocess,
-        observer=metrics,
+        observer=Observers(metrics, statistics),
         clock=time.monotonic,
         random=random.random,
         today=lambda: datetime.now(UTC).date(),
@@ -55,7 +58,8 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
             watching.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
-    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
+    api = make_api(engine, policy_file, metrics.registry, statistics, front, lifecycle, lifespan)
+    app: ASGIApp = front.before(api)
     if settings.api_key is not None:
         app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
     return app

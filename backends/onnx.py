@@ -21,6 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher
+from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
 from backends.turn_batcher import TurnBatcher
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors, TensorSpec
@@ -52,6 +53,7 @@ ONNX_TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
 
@@ -162,11 +164,12 @@ class OnnxServable:
     def __init__(
         self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
     ) -> None:
-        self._session = session
+        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
         self._model = model
         self._options = options
         self._threads = threads
         self._output_names = list(model.outputs)
+        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self._expected_s: dict[int, float] = {}
         self._sharing: _Sharing | None = None
 
@@ -260,9 +263,11 @@ class OnnxServable:
 
     def _run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
         """Runs the model once, and learns from it how long that takes. See `batch.Run`."""
+        if self._texts:
+            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._output_names, inputs, stop)
+            outputs = self._session_run(self._output_names, inputs, stop)
         except Exception as error:
             raise _translated(error) from error
         took_s = time.monotonic() - started
@@ -278,6 +283,20 @@ class OnnxServable:
         if took_s > expected:
             took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
         self._expected_s[bucket] = took_s
+
+
+def _decoded(tensor: Tensor) -> Tensor:
+    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
+
+    Raises:
+        BackendRejectedInput: An element is not UTF-8.
+    """
+    texts = np.empty(tensor.size, dtype=object)
+    try:
+        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
+    except UnicodeDecodeError as error:
+        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
+    return texts.reshape(tensor.shape)
 
 
 def _translated(error: Exception) -> BackendError:
