@@ -99,7 +99,7 @@ class RpcServer:
         interceptors = [] if self._key is None else [RequireKey(self._key, self._count_error)]
         limit = ("grpc.max_receive_message_length", self._max_message_bytes)
         self._server = grpc.aio.server(interceptors=interceptors, options=(*_OPTIONS, limit))
-        # Not as registered methods: for each of those the server keeps a wait going, and renews them all with every call.
+        # Not as registered methods: the server keeps a wait for each of those, and renews them all with every call.
         self._server.add_generic_rpc_handlers((self._service(), self._health.handlers(), _reflection()))
         try:
             self._port = self._server.add_insecure_port(self.address)
