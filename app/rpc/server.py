@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -102,11 +103,16 @@ class RpcServer:
         # Not as registered methods: the server keeps a wait for each of those, and renews them all with every call.
         self._server.add_generic_rpc_handlers((self._service(), self._health.handlers(), _reflection()))
         try:
+            # gRPC gives no reason, and writes to standard error by itself; a socket of ours tells why it will not work.
+            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind((self._host, self._port))
             self._port = self._server.add_insecure_port(self.address)
-        except RuntimeError:
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise PortTaken(
-                f"gRPC cannot listen on {self.address}; is the port taken? HYBRID_ROUTER_GRPC_PORT names another "
-                "(0 takes a free one), or turns gRPC off with the word off."
+                f"gRPC cannot listen on {self.address}: {reason}. Name another port with HYBRID_ROUTER_GRPC_PORT "
+                "(0 takes a free one), or turn gRPC off with the word off."
             ) from None
 
     async def start(self) -> None:
