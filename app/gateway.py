@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -19,13 +20,15 @@ from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
 from app.policy_file import PolicyFile
-from app.rpc.server import RpcServer
 from app.settings import Settings, last_good_policy
 from app.views import readiness
 from backends.image import preprocess
 from backends.registry import backend_maker
 from router.engine import Engine
 from router.ledger import Ledger
+
+if TYPE_CHECKING:
+    from app.rpc.server import RpcServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +62,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )
 
-    key = None if settings.api_key is None else settings.api_key.get_secret_value()
-    rpc = (
-        None
-        if settings.grpc_port is None
-        else RpcServer(
-            engine,
-            host=settings.host,
-            port=settings.grpc_port,
-            max_body_bytes=settings.max_body_bytes,
-            key=key,
-            drain_timeout_s=settings.drain_timeout_s,
-            is_ready=lambda: readiness(engine.snapshot, lifecycle.draining)[0],
-            count_error=metrics.error_answered,
-        )
-    )
+    rpc = _make_rpc(settings, engine, lifecycle, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -90,6 +79,23 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
-    if key is not None:
-        app = RequireKey(app, key, metrics.error_answered)
+    if settings.api_key is not None:
+        app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
     return Gateway(app, rpc)
+
+
+def _make_rpc(settings: Settings, engine: Engine, lifecycle: Lifecycle, metrics: Metrics) -> RpcServer | None:
+    if settings.grpc_port is None:
+        return None
+    from app.rpc.server import RpcServer  # only here: a gateway without gRPC need not load it
+
+    return RpcServer(
+        engine,
+        host=settings.host,
+        port=settings.grpc_port,
+        max_body_bytes=settings.max_body_bytes,
+        key=None if settings.api_key is None else settings.api_key.get_secret_value(),
+        drain_timeout_s=settings.drain_timeout_s,
+        is_ready=lambda: readiness(engine.snapshot, lifecycle.draining)[0],
+        count_error=metrics.error_answered,
+    )

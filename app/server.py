@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable
 from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
 from app.gateway import make_gateway
 from app.lifecycle import Lifecycle
-from app.rpc.server import PortTaken, RpcServer
+from app.rpc.port import PortTaken
 from app.settings import NEEDS_KEY, Settings, is_loopback
+
+if TYPE_CHECKING:
+    from app.rpc.server import RpcServer
 
 log = logging.getLogger(__name__)
 

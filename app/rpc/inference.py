@@ -63,7 +63,7 @@ class Inference:
         stream = _Stream(context, answer)
         self._streams.add(stream)
         try:
-            await stream.run(self._closing)
+            await stream.run()
         finally:
             self._streams.discard(stream)
         if self._closing:
@@ -108,10 +108,8 @@ class _Stream:
         self._under_way: set[asyncio.Future[bytes]] = set()
         self._reading: asyncio.Task[None] | None = None
 
-    async def run(self, closing: bool) -> None:
+    async def run(self) -> None:
         """Answers until the client has no more requests; leaves nothing behind, however it ends."""
-        if closing:
-            return
         self._reading = asyncio.create_task(self._read(), name="stream")
         try:
             while (answer := await self._answers.get()) is not None:
@@ -126,8 +124,8 @@ class _Stream:
 
     def stop_reading(self) -> None:
         """Takes no more requests."""
-        if self._reading is not None:
-            self._reading.cancel()
+        assert self._reading is not None, "run() comes first"
+        self._reading.cancel()
 
     async def _read(self) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from app.rpc.health import Health
 from app.rpc.inference import Inference
 from app.rpc.key import RequireKey
 from app.rpc.models import Models
+from app.rpc.port import PortTaken, try_port
 from router.engine import Engine
 from router.errors import Unsupported
 
@@ -40,10 +40,6 @@ _OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
-
-
-class PortTaken(Exception):
-    """The address cannot be listened on; the message says what to do."""
 
 
 class RpcServer:
@@ -102,18 +98,11 @@ class RpcServer:
         self._server = grpc.aio.server(interceptors=interceptors, options=(*_OPTIONS, limit))
         # Not as registered methods: the server keeps a wait for each of those, and renews them all with every call.
         self._server.add_generic_rpc_handlers((self._service(), self._health.handlers(), _reflection()))
+        try_port(self._host, self._port, self.address)
         try:
-            # gRPC gives no reason, and writes to standard error by itself; a socket of ours tells why it will not work.
-            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                trial.bind((self._host, self._port))
             self._port = self._server.add_insecure_port(self.address)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PortTaken(
-                f"gRPC cannot listen on {self.address}: {reason}. Name another port with HYBRID_ROUTER_GRPC_PORT "
-                "(0 takes a free one), or turn gRPC off with the word off."
-            ) from None
+        except RuntimeError as error:
+            raise PortTaken(self.address, str(error)) from None
 
     async def start(self) -> None:
         """Accepts calls."""
