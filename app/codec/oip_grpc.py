@@ -142,7 +142,7 @@ def _tensor(tensor: Any, raw: bytes | None, spec: ModelSpec) -> Tensor:
             f"{field} has datatype {tensor.datatype[:40]!r}; it must be {datatype(declared.dtype)}.", field=field
         )
     if tensor.parameters:
-        _refuse_shared_memory(tensor.parameters, field)
+        _check_parameters(tensor.parameters, field)
     if raw is None:
         return tensor_from_contents(tensor.contents, declared.dtype, tensor.shape, field)
     if tensor.HasField("contents"):
@@ -156,13 +156,18 @@ def _wanted(output: Any, spec: ModelSpec) -> str:
         known = ", ".join(spec.outputs)
         raise InvalidField(f"{spec.name} has no output {name[:100]!r}; it has {known}.", field="outputs")
     if output.parameters:
-        _refuse_shared_memory(output.parameters, f"outputs.{name}")
+        _check_parameters(output.parameters, f"outputs.{name}")
         if "classification" in output.parameters:
             raise Unsupported(f"outputs.{name} asks for classification, which is not supported; take the tensor.")
     return name
 
 
-def _refuse_shared_memory(parameters: Any, field: str) -> None:
+def _check_parameters(parameters: Any, field: str) -> None:
+    """Refuses those of one tensor that must not be ignored."""
+    if "data_class" in parameters:
+        raise InvalidField(
+            "data_class belongs into the parameters of the request, not of a tensor.", field="data_class"
+        )
     if "shared_memory_region" in parameters:
         raise Unsupported(f"{field} is in shared memory, which is not supported; send and take it in the message.")
 
