@@ -5,6 +5,7 @@ A FastAPI route that does nothing costs more than everything here together; that
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,13 +14,15 @@ from app.codec import native, oip
 from app.codec.explanation import explain
 from app.codec.facts import by_name
 from app.codec.problem import ErrorDocument, Header, oip_error, problem
-from app.http import HangUp, Receive, Scope, Send, read_body, respond
+from app.hang_up import HangUp, HangUps
+from app.http import BodyReader, Receive, Scope, Send, respond
 from router.engine import Engine
 from router.errors import InternalError, RouterError
 
 log = logging.getLogger(__name__)
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
 
 _JSON: Header = (b"content-type", b"application/json")
 
@@ -43,8 +46,8 @@ class Front:
     ) -> None:
         self._engine = engine
         self._count_error = count_error
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._body = BodyReader(max_body_bytes, body_timeout_s)
+        self._hang_ups = HangUps()
         self._behind: ASGIApp | None = None
 
     def before(self, behind: ASGIApp) -> Front:
@@ -57,59 +60,63 @@ class Front:
         if scope["type"] == "http" and scope["method"] == "POST":
             path: str = scope["path"]
             if path == "/infer":
-                return await self.native(scope, receive, send)
+                return await self._serve(scope, receive, send, self._answer_native, problem)
             if path.startswith("/v2/models/") and path.endswith("/infer"):
-                return await self.oip(scope, receive, send)
+                return await self._serve(scope, receive, send, self._answer_oip, oip_error)
         assert self._behind is not None, "before() puts it before an application"
         await self._behind(scope, receive, send)
 
     async def native(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /infer`."""
-
-        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
-            request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-            return native.encode(await self._engine.infer(request))
-
-        await self._serve(scope, receive, send, answer, problem)
+        await self._serve(scope, receive, send, self._answer_native, problem)
 
     async def explain(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /route/explain`: the body of `/infer`, but nothing is executed."""
-
-        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
-            request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-            return explain(self._engine, request)
-
-        await self._serve(scope, receive, send, answer, problem)
+        await self._serve(scope, receive, send, self._explain, problem)
 
     async def oip(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
+        await self._serve(scope, receive, send, self._answer_oip, oip_error)
 
-        async def answer(body: bytes, headers: Mapping[bytes, bytes], arrived: float) -> bytes:
-            model, version = oip.named_in(scope["path"])
-            request, wanted = oip.decode(body, headers, scope["query_string"], model, version, self._engine, arrived)
-            return oip.encode(await self._engine.infer(request), wanted)
+    async def _answer_native(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+        request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
+        return native.encode(await self._engine.infer(request))
 
-        await self._serve(scope, receive, send, answer, oip_error)
+    async def _explain(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+        request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
+        return explain(self._engine, request)
+
+    async def _answer_oip(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+        model, version = oip.named_in(scope["path"])
+        request, wanted = oip.decode(body, headers, scope["query_string"], model, version, self._engine, arrived)
+        return oip.encode(await self._engine.infer(request), wanted)
 
     async def _serve(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        answer: Callable[[bytes, Mapping[bytes, bytes], float], Awaitable[bytes]],
+        answer: Callable[[Scope, bytes, Headers, float], Awaitable[bytes]],
         describe: Callable[[RouterError], ErrorDocument],
     ) -> None:
         arrived = time.monotonic()
-        with HangUp(receive) as hang_up:
-            try:
-                headers = by_name(scope["headers"])
-                body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
-                hang_up.watch()
-                return await respond(send, 200, await answer(body, headers, arrived), [_JSON])
-            except RouterError as known:
-                error = known
-            except Exception:
-                log.exception("a request failed in a way that nobody foresaw")
-                error = InternalError("An unexpected error; the gateway's log has the details.")
-            self._count_error(error)
-            await respond(send, *describe(error))
+        hang_up: HangUp | None = None
+        try:
+            headers = by_name(scope["headers"])
+            body = await self._body.read(headers, receive)
+            hang_up = self._hang_ups.watch(receive)
+            return await respond(send, 200, await answer(scope, body, headers, arrived), [_JSON])
+        except RouterError as known:
+            error = known
+        except asyncio.CancelledError:
+            if hang_up is None or not hang_up.caused():
+                raise
+            return None
+        except Exception:
+            log.exception("a request failed in a way that nobody foresaw")
+            error = InternalError("An unexpected error; the gateway's log has the details.")
+        finally:
+            if hang_up is not None:
+                self._hang_ups.forget(hang_up)
+        self._count_error(error)
+        await respond(send, *describe(error))

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from app.series import Count, Counts, Distribution, Distributions
 from router.breaker import BreakerState
 from router.errors import Outcome, RouterError
 from router.purse import Purse
@@ -27,11 +21,8 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5
 DECISION_BUCKETS = (0.000005, 0.00001, 0.00002, 0.00003, 0.00005, 0.0001, 0.00025, 0.001, 0.01)
 
 
-disable_created_metrics()
-
-
 class Metrics:
-    """Implements the engine's observer. Label children are looked up once and kept: updates cost no look-up."""
+    """Implements the engine's observer. Samples are looked up once for each kind of event, and then kept."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -54,26 +45,19 @@ class Metrics:
         self._bytes_out = self._counter("bytes_out", "Payload bytes sent to a site.", "site", "backend")
         self._cost = self._counter("cost_usd", "Dollars spent, abandoned attempts included.", "model", "backend")
         self._errors = self._counter("errors", "Inference requests answered with an error, by its code.", "code")
-        self._decision = Histogram(
-            "hybrid_router_decision_duration_seconds",
-            "Time to plan a request.",
-            buckets=DECISION_BUCKETS,
-            registry=self.registry,
-        )
-        self._routes: dict[tuple[str, str, str, bool], tuple[Counter, Histogram]] = {}
+        decision = Distributions("hybrid_router_decision_duration_seconds", "Time to plan a request.", DECISION_BUCKETS)
+        self.registry.register(decision)
+        self.planned = decision.of().observe
+        self._routes: dict[tuple[str, str, str, bool], tuple[Count, Distribution]] = {}
         self._tries: dict[tuple[str, str, str, Outcome, str | None, bool], _Try] = {}
 
     def error_answered(self, error: RouterError) -> None:
         """A client was told of an error, its own mistakes included."""
-        self._errors.labels(error.code).inc()
-
-    def planned(self, seconds: float) -> None:
-        """A request was planned."""
-        self._decision.observe(seconds)
+        self._errors.of(error.code).value += 1
 
     def residency_blocked(self, backend: str, data_class: str) -> None:
         """The guard took a backend out of a plan."""
-        self._blocks.labels(backend, data_class).inc()
+        self._blocks.of(backend, data_class).value += 1
 
     def answered(self, response: InferenceResponse) -> None:
         """A request got its answer."""
@@ -82,18 +66,18 @@ class Metrics:
         counted = self._routes.get(key)
         if counted is None:
             counted = self._routes[key] = self._route(model, route)
-        counted[0].inc()
+        counted[0].value += 1
         counted[1].observe(route.latency_s)
         self._attempted(model, route.attempts)
 
     def failed(self, model: str, policy: str, error: RouterError, attempts: Sequence[AttemptRecord]) -> None:
         """A request ended in an error."""
-        self._requests.labels(model, policy, "", error.code).inc()
+        self._requests.of(model, policy, "", error.code).value += 1
         self._attempted(model, attempts)
 
     def hung_up(self, model: str, policy: str, attempts: Sequence[AttemptRecord]) -> None:
         """The client went away before the answer."""
-        self._requests.labels(model, policy, "", "hung-up").inc()
+        self._requests.of(model, policy, "", "hung-up").value += 1
         self._attempted(model, attempts)
 
     def _attempted(self, model: str, attempts: Sequence[AttemptRecord]) -> None:
@@ -109,51 +93,55 @@ class Metrics:
     def _followed(self, model: str, record: AttemptRecord, by: AttemptRecord) -> None:
         """Counts what an attempt was to those before it: a hedge, a retry or a fallback."""
         if by.role == "hedge":
-            self._hedges.labels(model, by.backend, "lost" if by.error else "won").inc()
+            self._hedges.of(model, by.backend, "lost" if by.error else "won").value += 1
         elif by.role == "retry":
-            self._retries.labels(model, by.backend, by.error or "answered").inc()
+            self._retries.of(model, by.backend, by.error or "answered").value += 1
         else:
-            self._fallbacks.labels(model, record.backend, record.error or "").inc()
+            self._fallbacks.of(model, record.backend, record.error or "").value += 1
 
-    def _route(self, model: str, route: Route) -> tuple[Counter, Histogram]:
+    def _route(self, model: str, route: Route) -> tuple[Count, Distribution]:
         outcome = "degraded" if route.degraded else "ok"
         return (
-            self._requests.labels(model, route.policy, route.backend, outcome),
-            self._durations.labels(model, route.policy),
+            self._requests.of(model, route.policy, route.backend, outcome),
+            self._durations.of(model, route.policy),
         )
 
     def _try(self, model: str, record: AttemptRecord) -> _Try:
         return _Try(
-            attempts=self._attempts.labels(model, record.backend, record.outcome.value, record.error or ""),
-            cost=self._cost.labels(model, record.backend),
-            bytes_out=self._bytes_out.labels(record.site, record.backend) if record.bytes_out else None,
-            queue=self._phases.labels(model, record.backend, "queue"),
-            network=self._phases.labels(model, record.backend, "network"),
-            compute=self._phases.labels(model, record.backend, "compute"),
-            stages=self._phases.labels(model, record.backend, "stages"),
+            attempts=self._attempts.of(model, record.backend, record.outcome.value, record.error or ""),
+            cost=self._cost.of(model, record.backend),
+            bytes_out=self._bytes_out.of(record.site, record.backend) if record.bytes_out else None,
+            queue=self._phases.of(model, record.backend, "queue"),
+            network=self._phases.of(model, record.backend, "network"),
+            compute=self._phases.of(model, record.backend, "compute"),
+            stages=self._phases.of(model, record.backend, "stages"),
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"hybrid_router_{name}", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counts:
+        counts = Counts(f"hybrid_router_{name}", text, *labels)
+        self.registry.register(counts)
+        return counts
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"hybrid_router_{name}", text, labels, buckets=BUCKETS, registry=self.registry)
+    def _histogram(self, name: str, text: str, *labels: str) -> Distributions:
+        distributions = Distributions(f"hybrid_router_{name}", text, BUCKETS, *labels)
+        self.registry.register(distributions)
+        return distributions
 
 
 class _Try:
-    """The label children of one kind of attempt."""
+    """The samples of one kind of attempt."""
 
     __slots__ = ("_attempts", "_bytes_out", "_compute", "_cost", "_network", "_queue", "_stages")
 
     def __init__(
         self,
-        attempts: Counter,
-        cost: Counter,
-        bytes_out: Counter | None,
-        queue: Histogram,
-        network: Histogram,
-        compute: Histogram,
-        stages: Histogram,
+        attempts: Count,
+        cost: Count,
+        bytes_out: Count | None,
+        queue: Distribution,
+        network: Distribution,
+        compute: Distribution,
+        stages: Distribution,
     ) -> None:
         self._attempts = attempts
         self._cost = cost
@@ -165,11 +153,11 @@ class _Try:
 
     def count(self, record: AttemptRecord) -> None:
         """Adds an attempt; phases that it did not have are left out."""
-        self._attempts.inc()
+        self._attempts.value += 1
         if record.cost_usd:
-            self._cost.inc(record.cost_usd)
+            self._cost.value += record.cost_usd
         if self._bytes_out is not None:
-            self._bytes_out.inc(record.bytes_out)
+            self._bytes_out.value += record.bytes_out
         if record.compute_s:
             self._compute.observe(record.compute_s)
             self._queue.observe(record.queue_s)

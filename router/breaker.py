@@ -96,8 +96,8 @@ class Breaker:
         """When the next probe is due, monotonic seconds."""
         return self._next_probe_at
 
-    def attempt_ended(self, outcome: Outcome, now: float, reason: str = "") -> None:
-        """Learns how a user's attempt ended; `reason` says what went wrong with a dropped one."""
+    def attempt_ended(self, outcome: Outcome, now: float, reason: object = "") -> None:
+        """Learns how a user's attempt ended; `reason` says, as text, what went wrong with a dropped one."""
         if outcome is Outcome.IGNORE or self.state is not BreakerState.CLOSED:
             return
         dropped = outcome is Outcome.DROPPED
@@ -111,7 +111,7 @@ class Breaker:
         in_a_row = self._failed_attempts >= ATTEMPTS_TO_OPEN and now - self._failing_since >= RUN_S
         too_many = len(self._latest) >= RATE_LEAST and self._dropped >= RATE_TO_OPEN * len(self._latest)
         if in_a_row or too_many:
-            self._open(now, reason)
+            self._open(now, str(reason))
 
     def begin_probe(self) -> bool:
         """Marks a probe as under way. Returns whether it has to be a synthetic inference."""

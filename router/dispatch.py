@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from router.admission import Admission
+from router.admission import Admission, Waiter
 from router.cascade import Rows, select_rows
 from router.errors import (
     BackendError,
@@ -17,12 +17,12 @@ from router.errors import (
     Overloaded,
     RouterError,
 )
+from router.instance import Permit
 from router.model import ModelSpec, Tensors
 from router.plan import Attempt
 from router.ports import Call, Preprocess
 from router.target import Target
 from router.types import AttemptRecord, EncodedImage, InferenceRequest, Payload, Reply, nbytes, row_count
-from router.within import within
 
 log = logging.getLogger(__name__)
 
@@ -81,29 +81,24 @@ class Dispatch:
         now = self.clock()
         if limit <= now:
             raise BackendTimeout(f"There is no time left to ask {attempt.backend}.")
-        payload = await self._payload(attempt, record, limit - now, rows)
-        if limit <= self.clock():
-            raise BackendTimeout(f"The image's stages left no time to ask {attempt.backend}.")
-        waited_s = await self._turn(instance.admission, attempt, limit)
-        with instance.permit(record, self.clock, limit):
+        request = self.request
+        payload, size = request.payload, request.payload_bytes
+        if rows is not None or isinstance(payload, EncodedImage):
+            payload = await self._payload(attempt, record, limit - now, rows)
+            size = nbytes(payload)
+            now = self.clock()
+            if limit <= now:
+                raise BackendTimeout(f"The image's stages left no time to ask {attempt.backend}.")
+        waiter = instance.admission.enter(request.priority, limit, now, attempt.mostly_s)
+        waited_s = 0.0 if waiter is None else await self._wait(instance.admission, waiter, attempt, limit)
+        with Permit(instance, record, self.clock, limit) as permit:
             if not instance.breaker.admits:
                 raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
-            size = self.request.payload_bytes if payload is self.request.payload else nbytes(payload)
-            target.charge(record, size, row_count(payload, self.model))
-            reply = await self._ask(
-                attempt,
-                target,
-                record,
-                Call(
-                    payload,
-                    size,
-                    self.request.id,
-                    self.request.parameters,
-                    lambda took_s: instance.answered_late(self.clock(), size, took_s),
-                ),
-                limit,
-            )
-            self._check(reply, payload, attempt)
+            inferences = row_count(payload, self.model)
+            target.charge(record, size, inferences)
+            call = Call(payload, size, request.id, request.parameters, permit.answered_late)
+            reply = await self._ask(attempt, target, record, call, limit)
+            self._check(reply, inferences, attempt)
             if trial:
                 instance.latency.vouched(size)
             record.queue_s, record.network_s, record.compute_s = reply.queue_s, reply.network_s, reply.compute_s
@@ -115,7 +110,7 @@ class Dispatch:
         instance = target.instance
         assert not isinstance(instance.servable, BackendError), "call() has looked"
         try:
-            return await within(max(0.0, limit - self.clock()), instance.servable.infer(call, limit), instance.waiting)
+            return await instance.limits.within(limit - self.clock(), instance.servable.infer(call, limit))
         except TimeoutError:
             if instance.breaker.admits or self.clock() >= limit:
                 raise BackendTimeout(f"{attempt.backend} did not answer in time.") from None
@@ -134,16 +129,13 @@ class Dispatch:
             log.exception("%s raised what its contract does not allow", attempt.backend)
             raise BackendFailed(f"{attempt.backend} failed: {error}") from error
 
-    async def _turn(self, admission: Admission, attempt: Attempt, limit: float) -> float:
+    async def _wait(self, admission: Admission, waiter: Waiter, attempt: Attempt, limit: float) -> float:
         """Waits until the backend has room for one more call. Returns the seconds that it took.
 
         Raises:
             Overloaded: It has none, and would not in time.
         """
         asked = self.clock()
-        waiter = admission.enter(self.request.priority, limit, asked, attempt.mostly_s)
-        if waiter is None:
-            return 0.0
         try:
             async with asyncio.timeout(limit - asked):
                 await waiter.admitted
@@ -158,12 +150,11 @@ class Dispatch:
             raise
         return self.clock() - asked
 
-    def _check(self, reply: Reply, payload: Payload, attempt: Attempt) -> None:
+    def _check(self, reply: Reply, rows: int, attempt: Attempt) -> None:
         """Refuses an answer that came too late, or that is not one row for each row asked."""
         if self.clock() > self.deadline:
             raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
         if self.model.batchable:
-            rows = row_count(payload, self.model)
             for name in self.model.outputs:
                 if len(reply.outputs[name]) != rows:
                     raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
@@ -184,7 +175,8 @@ class Dispatch:
         assert spec is not None, "the front refuses images for models without stages"
         started = self.clock()
         try:
-            tensors = await within(seconds, asyncio.to_thread(self._preprocess, image, spec, self.model))
+            async with asyncio.timeout(seconds):
+                tensors = await asyncio.to_thread(self._preprocess, image, spec, self.model)
         except TimeoutError:
             raise BackendTimeout(f"The image's stages did not end within {seconds:.3f} s.") from None
         except RouterError as error:

@@ -240,8 +240,10 @@ class Engine:
             self._observer.hung_up(request.model, prepared.policy, execution.attempts)
             raise
         finally:
-            if any(record.outcome is Outcome.DROPPED for record in execution.attempts):
-                self.refresh()
+            for record in execution.attempts:
+                if record.outcome is Outcome.DROPPED:
+                    self.refresh()
+                    break
         response = self._respond(request, prepared, execution, answer)
         self._observer.answered(response)
         return response

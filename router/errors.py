@@ -8,12 +8,12 @@ learns what to do. Nobody else maps errors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """How an attempt ended, in the three words that breaker, estimators and metrics all understand."""
 
     SUCCESS = "success"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from router.cascade import Rows, confident_rows, merge_rows
 from router.dispatch import Dispatch
@@ -35,8 +36,7 @@ HEDGE_LOST = "hedge-lost"
 Step = tuple[Attempt, Target]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """An attempt's turn: until when, and whether it is made against the prediction that it does not fit."""
 
     limit: float
@@ -116,7 +116,7 @@ class Execution:
         """When this attempt must end; None if its turn is skipped for want of time, which is noted."""
         now = self._dispatch.clock()
         attempt, target = steps[index]
-        limit = cut_off([attempt for attempt, _ in steps], index, now, self._dispatch.deadline)
+        limit = cut_off(steps, index, now, self._dispatch.deadline)
         if limit is not None and (self._held is None or now + attempt.expected_s <= limit):
             return Turn(limit)
         limit = self._dispatch.deadline - attempt.reserve_s

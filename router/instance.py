@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Self
 
 from router.admission import Admission
 from router.breaker import Breaker
@@ -14,6 +15,7 @@ from router.limit import ConcurrencyLimit
 from router.model import ModelSpec
 from router.ports import Backend, Servable, VariantOptions, synthetic_call
 from router.recent import size_class
+from router.time_limits import TimeLimits
 from router.types import ON_PREMISES, AttemptRecord, Reply
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Instance:
         self.latency = LatencyEstimator()
         self.admission = Admission(ConcurrencyLimit(), MOST_WAITING)
         self.unsettled = True
-        self.waiting: set[asyncio.Timeout] = set()
+        self.limits = TimeLimits()
         self._asked_at: float | None = None
         self._tried: dict[int, float] = {}
 
@@ -94,10 +96,6 @@ class Instance:
         self.latency.refresh(now)
         self.unsettled = self._asked_at is not None
 
-    def permit(self, record: AttemptRecord, clock: Callable[[], float], limit: float) -> Permit:
-        """Leave to make one call, which ends by `limit`; the call is made inside the permit's `with` block."""
-        return Permit(self, record, clock, limit)
-
     async def probe(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
         """Probes it once and tells the breaker.
 
@@ -109,6 +107,9 @@ class Instance:
         try:
             reply = await self._probe_once(clock, synthetic)
         except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a group of tasks that fails meanwhile forgets that it was told
+                raise asyncio.CancelledError from error
             self.breaker.probe_failed(clock(), random(), self._why(error))
         else:
             self._probed(reply, clock())
@@ -158,16 +159,8 @@ class Instance:
 
     def let_go(self) -> None:
         """Ends the wait of every call under way if the breaker is open: whoever waits has better things to do."""
-        if self.waiting and not self.breaker.admits:
-            now = asyncio.get_running_loop().time()
-            for limit in self.waiting:
-                if not limit.expired():
-                    limit.reschedule(now)
-
-    def answered_late(self, now: float, payload_bytes: int, seconds: float) -> None:
-        """Learns that a call ended that nobody waited for any more."""
-        self.latency.record_late(now, payload_bytes, seconds)
-        self.unsettled = True
+        if not self.breaker.admits:
+            self.limits.expire_all()
 
     def _patience_s(self) -> float:
         """How long a readiness probe may take."""
@@ -223,6 +216,12 @@ class Permit:
     are told exactly once. A cancelled call, and one that timed out because its caller gave it less time than the
     backend usually needs, move neither breaker nor limit. One that was cancelled after it took longer than most, such
     as the loser of a hedge, tells the estimator that it would have taken at least that long.
+
+    Args:
+        instance: What is called.
+        record: Of the attempt; says afterwards how it ended.
+        clock: Gives monotonic seconds.
+        limit: When the call is cut off, monotonic seconds.
     """
 
     __slots__ = ("_clock", "_in_flight", "_instance", "_limit", "_record", "_started")
@@ -235,31 +234,38 @@ class Permit:
         self._started = 0.0
         self._in_flight = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._instance.unsettled = True
         self._in_flight = self._instance.admission.in_flight
         self._started = self._clock()
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         instance, record, now = self._instance, self._record, self._clock()
         instance.unsettled = True
+        late = isinstance(error, BackendTimeout)
         if error is None:
             record.outcome = Outcome.SUCCESS
             instance.latency.record(now, record.payload_bytes, record.network_s, record.queue_s + record.compute_s)
         elif isinstance(error, RouterError):
             record.error = error.code
             record.outcome = error.outcome
-            if isinstance(error, BackendTimeout):
+            if late:
                 self._timed_out(now)
         else:
             record.error = CANCELLED
             self._cancelled(now)
-        if error is None or isinstance(error, BackendTimeout):
+        if error is None or late:
             instance.admission.limit.sampled(now, now - self._started, self._in_flight)
         instance.admission.leave(now)
-        instance.breaker.attempt_ended(record.outcome, now, str(error))
-        if isinstance(error, BackendTimeout):
+        instance.breaker.attempt_ended(record.outcome, now, error)
+        if late:
             instance.let_go()
+
+    def answered_late(self, seconds: float) -> None:
+        """Learns that the call ended after so many seconds, when nobody waited for it any more."""
+        self._instance.latency.record_late(self._clock(), self._record.payload_bytes, seconds)
+        self._instance.unsettled = True
 
     def _timed_out(self, now: float) -> None:
         prediction, record = self._instance.latency.prediction, self._record

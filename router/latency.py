@@ -157,14 +157,19 @@ def _slope(samples: Sequence[_Sample]) -> float:
 
 
 class LatencyEstimator:
-    """The latest samples of one model on one backend, and the prediction that follows from them."""
+    """The latest samples of one model on one backend, and the prediction that follows from them.
 
-    __slots__ = ("_prediction", "_recent", "_round_trips", "_samples", "_unanswered_s")
+    Attributes:
+        round_trip_s: Seconds to the backend and back without work there: the least of the latest, but no less than a
+            round trip that is still unanswered.
+    """
+
+    __slots__ = ("_prediction", "_recent", "_round_trips", "_samples", "round_trip_s")
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=WINDOW)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
-        self._unanswered_s = 0.0
+        self.round_trip_s = 0.0
         self._recent = RecentCalls()
         self._prediction: LatencyPrediction | None = None
 
@@ -186,28 +191,27 @@ class LatencyEstimator:
         """Learns that a backend which was away is back, as a probe with a payload of this size has found."""
         self._recent.vouched(payload_bytes)
 
-    @property
-    def round_trip_s(self) -> float:
-        """Seconds to the backend and back without work there: the least of the latest, but no less than a round trip
-        that is still unanswered."""
-        return max(min(self._round_trips, default=0.0), self._unanswered_s)
-
     def answered_after(self, seconds: float) -> None:
         """Learns of a round trip that was answered."""
         self._round_trips.append(seconds)
-        self._unanswered_s = 0.0
+        self._waited(0.0)
 
     def unanswered_for(self, seconds: float) -> None:
         """Learns of a round trip that has been unanswered for so long."""
-        self._unanswered_s = seconds
+        self._waited(seconds)
 
     def never_answered(self) -> None:
         """Learns that a round trip was given up: those before it say nothing about the next."""
         self._round_trips.clear()
-        self._unanswered_s = 0.0
+        self._waited(0.0)
+
+    def _waited(self, unanswered_s: float) -> None:
+        self.round_trip_s = max(min(self._round_trips, default=0.0), unanswered_s)
 
     def _add(self, now: float, payload_bytes: int, network_s: float, compute_s: float, completed: bool) -> None:
-        beyond_s = max(0.0, network_s - self.round_trip_s)
+        beyond_s = network_s - self.round_trip_s
+        if beyond_s < 0.0:
+            beyond_s = 0.0
         self._samples.append(_Sample(now, payload_bytes, beyond_s, compute_s, beyond_s + compute_s, completed))
 
     def outdated(self, now: float) -> bool:

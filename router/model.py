@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -63,7 +63,8 @@ class TensorSpec:
                 f"{', where -1 is any size of at least 1' if -1 in self.shape else ''}.",
                 field=field,
             )
-        if tensor.dtype.kind == "f" and not self.allow_nonfinite and not np.isfinite(tensor).all():
+        finite_only = tensor.dtype.kind == "f" and not self.allow_nonfinite
+        if finite_only and np.count_nonzero(np.isfinite(tensor)) != tensor.size:
             raise InvalidTensor(
                 f"{field} holds a value that is NaN, infinite or too large for {self.dtype}; "
                 "this model takes finite numbers only.",
@@ -110,6 +111,9 @@ class ModelSpec:
         outputs: The output tensors by name.
         confidence_output: The output whose greatest value along the last axis is a row's confidence, if any.
         image: How an image file is fed to it, if it can be.
+
+    Attributes:
+        batchable: Whether the first dimension of every tensor is a row count, so that rows can be split and merged.
     """
 
     name: str
@@ -118,12 +122,11 @@ class ModelSpec:
     outputs: Mapping[str, TensorSpec]
     confidence_output: str | None = None
     image: ImageSpec | None = None
+    batchable: bool = field(init=False)
 
-    @property
-    def batchable(self) -> bool:
-        """Whether the first dimension of every tensor is a row count, so that rows can be split and merged."""
+    def __post_init__(self) -> None:
         specs = (*self.inputs.values(), *self.outputs.values())
-        return all(spec.shape and spec.shape[0] == -1 for spec in specs)
+        object.__setattr__(self, "batchable", all(spec.shape and spec.shape[0] == -1 for spec in specs))
 
     def synthetic_inputs(self) -> dict[str, Tensor]:
         """The smallest inputs that it takes, all zeros or empty strings: for probes, so that no user's data is used."""

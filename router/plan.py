@@ -80,7 +80,7 @@ class Plan:
     explore: tuple[Attempt, ...] = ()
 
 
-def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float) -> float | None:
+def cut_off(steps: Sequence[tuple[Attempt, object]], index: int, now: float, deadline: float) -> float | None:
     """When the attempt at `index` must end if it starts now, monotonic seconds; None where its turn is to be skipped.
 
     It ends its reserve before the deadline, so that its fallback still fits. Where that leaves less than it is
@@ -88,12 +88,12 @@ def cut_off(attempts: Sequence[Attempt], index: int, now: float, deadline: float
     and it gets all the time but the margin; or all of it, where only so it fits: better an answer than a margin.
     """
     left = deadline - now
-    attempt = attempts[index]
+    attempt = steps[index][0]
     if attempt.expected_s < left - attempt.reserve_s:
         return deadline - attempt.reserve_s
-    if any(later.expected_s < left - later.reserve_s for later in attempts[index + 1 :]):
+    if any(later.expected_s < left - later.reserve_s for later, _ in steps[index + 1 :]):
         return None
-    margin = attempts[-1].reserve_s
+    margin = steps[-1][0].reserve_s
     fits_without_it = left - margin <= attempt.expected_s < left
     return deadline if fits_without_it else deadline - margin
 

@@ -43,10 +43,11 @@ class TrafficShare:
 
     def deposit(self) -> None:
         """A request came."""
-        self._saved = min(self._most, self._saved + self._deposit)
+        self._saved += self._deposit
 
     def withdraw(self) -> bool:
         """Takes one extra out of what was saved up. Returns whether there was one."""
+        self._saved = min(self._most, self._saved)  # here and not with each deposit, of which there are many more
         if self._saved < UNIT:
             return False
         self._saved -= UNIT

@@ -37,10 +37,10 @@ def nbytes(payload: Payload) -> int:
     """Size in bytes of what would cross the network if this payload were sent."""
     if isinstance(payload, EncodedImage):
         return len(payload.content)
-    return sum(
-        tensor.nbytes if tensor.dtype != object else sum(4 + len(item) for item in tensor.flat)
-        for tensor in payload.values()
-    )
+    size = 0
+    for tensor in payload.values():
+        size += sum(4 + len(item) for item in tensor.flat) if tensor.dtype.hasobject else tensor.nbytes
+    return size
 
 
 def row_count(payload: Payload, model: ModelSpec) -> int:
@@ -174,12 +174,18 @@ class Route:
     @property
     def cost_usd(self) -> float:
         """What all attempts cost together, abandoned ones included."""
-        return sum(attempt.cost_usd for attempt in self.attempts)
+        total = 0.0
+        for attempt in self.attempts:
+            total += attempt.cost_usd
+        return total
 
     @property
     def bytes_out(self) -> int:
         """Bytes that left the premises, by all attempts together."""
-        return sum(attempt.bytes_out for attempt in self.attempts)
+        total = 0
+        for attempt in self.attempts:
+            total += attempt.bytes_out
+        return total
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 import msgspec
@@ -13,7 +13,7 @@ from app.codec.facts import Parameters, make_request, number, refuse_facts_in_qu
 from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
 from backends.image import FORMATS, check_header
 from router.engine import Engine
-from router.errors import InvalidField, InvalidTensor, MalformedBody, UnsupportedMediaType
+from router.errors import InvalidField, InvalidTensor, MalformedBody, Outcome, UnsupportedMediaType
 from router.model import ModelSpec, Tensor, TensorSpec
 from router.types import AttemptRecord, EncodedImage, InferenceRequest, InferenceResponse, Payload
 
@@ -91,37 +91,44 @@ def decode(
 def encode(response: InferenceResponse) -> bytes:
     """Writes an answer. Numbers that JSON does not have (NaN, infinities) are null."""
     route = response.route
-    return orjson.dumps(
-        {
-            "id": response.id,
-            "model": response.model.name,
-            "outputs": {name: plain(tensor) for name, tensor in response.outputs.items()},
-            "route": {
-                "policy": route.policy,
-                "backend": route.backend,
-                "variant": route.variant,
-                "degraded": route.degraded,
-                "reason": route.reason,
-                "attempts": [_attempt(record) for record in route.attempts],
-                "latency_ms": round(route.latency_s * 1000, 3),
-                "cost_usd": route.cost_usd,
-                "bytes_out": route.bytes_out,
-            },
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,
+    return b"".join(
+        (
+            b'{"id":',
+            orjson.dumps(response.id),
+            b',"model":',
+            orjson.dumps(response.model.name),
+            b',"outputs":',
+            orjson.dumps(
+                {name: plain(tensor) for name, tensor in response.outputs.items()}, option=orjson.OPT_SERIALIZE_NUMPY
+            ),
+            _route_start(route.policy, route.backend, route.variant, route.degraded, route.reason),
+            b",".join([_attempt(record) for record in route.attempts]),
+            b'],"latency_ms":%.3f,"cost_usd":%a,"bytes_out":%d}}'
+            % (route.latency_s * 1000, route.cost_usd, route.bytes_out),
+        )
     )
 
 
-def _attempt(record: AttemptRecord) -> dict[str, Any]:
-    return {
-        "backend": record.backend,
-        "outcome": record.outcome.value,
-        "error": record.error,
-        "queue_ms": round(record.queue_s * 1000, 3),
-        "network_ms": round(record.network_s * 1000, 3),
-        "compute_ms": round(record.compute_s * 1000, 3),
-        "stages_ms": round(record.stages_s * 1000, 3),
-    }
+@lru_cache(maxsize=1024)
+def _route_start(policy: str, backend: str, variant: str, degraded: bool, reason: str) -> bytes:
+    """What is the same for many answers, up to the opening of the attempts."""
+    facts = {"policy": policy, "backend": backend, "variant": variant, "degraded": degraded, "reason": reason}
+    return b',"route":' + orjson.dumps(facts)[:-1] + b',"attempts":['
+
+
+def _attempt(record: AttemptRecord) -> bytes:
+    return b'%b"queue_ms":%.3f,"network_ms":%.3f,"compute_ms":%.3f,"stages_ms":%.3f}' % (
+        _attempt_start(record.backend, record.outcome, record.error),
+        record.queue_s * 1000,
+        record.network_s * 1000,
+        record.compute_s * 1000,
+        record.stages_s * 1000,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _attempt_start(backend: str, outcome: Outcome, error: str | None) -> bytes:
+    return orjson.dumps({"backend": backend, "outcome": outcome.value, "error": error})[:-1] + b","
 
 
 def _parse(body: bytes) -> InferBody:

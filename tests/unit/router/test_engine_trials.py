@@ -189,3 +189,18 @@ async def test_a_probe_that_its_own_library_cancels_is_a_failed_probe_and_probin
         lab.cloud.probe = ready
         await asyncio.sleep(3.0)
         assert engine.snapshot.targets["m", "cloud"].available
+
+
+@in_virtual_time
+async def test_a_probe_that_fails_while_it_is_cancelled_does_not_keep_the_engine_from_ending() -> None:
+    lab = Lab()
+
+    async def fails_when_cancelled() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            raise BackendFailed("its connection was closed") from None
+
+    async with asyncio.timeout(10), lab.running(deployment()):
+        lab.cloud.probe = fails_when_cancelled
+        await asyncio.sleep(0.25)

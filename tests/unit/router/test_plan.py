@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.plan import MARGIN_S, AcceptIf, Attempt, Plan, cut_off, foreseen
+from router import plan
+from router.plan import MARGIN_S, AcceptIf, Attempt, Plan, foreseen
 from router.snapshot import Snapshot
 from router.types import Facts
 from tests.unit.worlds import worlds
@@ -27,6 +28,11 @@ def orders(draw: st.DrawFn) -> list[Attempt]:
         done.append(Attempt("b", "v", reserve_s=reserve, expected_s=expected))
         reserve += expected + draw(durations) + MARGIN_S
     return done[::-1]
+
+
+def cut_off(order: list[Attempt], index: int, now: float, deadline: float) -> float | None:
+    """The cut-off in a plan whose steps have no targets."""
+    return plan.cut_off([(attempt, None) for attempt in order], index, now, deadline)
 
 
 def turns(order: list[Attempt], deadline: float) -> list[tuple[Attempt, float]]:

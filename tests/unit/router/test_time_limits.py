@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from router.within import within
+from router.time_limits import TimeLimits
 from tests.unit.virtual_time import in_virtual_time, virtual_loop
 
 
@@ -18,7 +18,7 @@ async def after(seconds: float, value: int = 7) -> int:
 @in_virtual_time
 async def test_an_answer_in_time_is_the_answer() -> None:
     started = virtual_loop().time()
-    assert await within(1.0, after(0.4)) == 7
+    assert await TimeLimits().within(1.0, after(0.4)) == 7
     assert virtual_loop().time() == pytest.approx(started + 0.4)
 
 
@@ -27,8 +27,8 @@ async def test_an_answer_at_once_needs_no_time_at_all() -> None:
     async def at_once() -> int:
         return 7
 
-    assert await within(0.0, at_once()) == 7
-    assert await within(-1.0, at_once()) == 7
+    assert await TimeLimits().within(0.0, at_once()) == 7
+    assert await TimeLimits().within(-1.0, at_once()) == 7
 
 
 @in_virtual_time
@@ -44,7 +44,7 @@ async def test_what_takes_longer_is_cancelled_at_the_limit() -> None:
 
     started = virtual_loop().time()
     with pytest.raises(TimeoutError):
-        await within(0.5, hanging())
+        await TimeLimits().within(0.5, hanging())
     assert virtual_loop().time() == pytest.approx(started + 0.5)
     assert ended == [asyncio.CancelledError]
 
@@ -58,7 +58,7 @@ async def test_an_error_is_passed_on(seconds: float) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await within(0.5, failing())
+        await TimeLimits().within(0.5, failing())
 
 
 @in_virtual_time
@@ -68,7 +68,7 @@ async def test_a_caller_that_is_cancelled_cancels_what_it_awaits_and_is_not_told
     async def waiting() -> None:
         await inner
 
-    task = asyncio.create_task(within(0.5, waiting()))
+    task = asyncio.create_task(TimeLimits().within(0.5, waiting()))
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -88,7 +88,7 @@ async def test_limits_within_limits_keep_apart(outer: float, inner: float, ends:
         return "neither"
 
     try:
-        result = await within(outer, limited())
+        result = await TimeLimits().within(outer, limited())
     except TimeoutError:
         result = "outer"
     assert result == ends
@@ -104,8 +104,8 @@ async def test_tasks_and_groups_of_tasks_work_inside() -> None:
             tasks = [group.create_task(after(0.1 * number, number)) for number in range(3)]
         return [task.result() for task in tasks]
 
-    assert await within(1.0, grouped()) == [0, 1, 2]
+    assert await TimeLimits().within(1.0, grouped()) == [0, 1, 2]
     before = asyncio.all_tasks()
     with pytest.raises(TimeoutError):
-        await within(0.15, grouped())
+        await TimeLimits().within(0.15, grouped())
     assert asyncio.all_tasks() == before
