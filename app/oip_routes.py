@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from app import oip_views, views
 from app.codec.facts import by_name
-from app.http import read_body
+from app.http import BodyReader
 from app.lifecycle import Lifecycle
 from app.statistics import Statistics
 from router.engine import Engine
@@ -19,9 +19,7 @@ from router.errors import MalformedBody
 
 OIP = "Open Inference Protocol"
 
-MAX_INDEX_BODY_BYTES = 4096
-BODY_TIMEOUT_S = 10.0
-
+_INDEX_BODY = BodyReader(max_bytes=4096, timeout_s=10.0)
 _TAGS: list[Any] = [OIP]
 
 
@@ -61,7 +59,7 @@ def _add_repository_routes(api: FastAPI, engine: Engine, statistics: Statistics)
     @api.post("/v2/repository/index", tags=_TAGS, summary="Which models there are, and whether they are ready")
     @api.post("/v2/repository/index/", include_in_schema=False)
     async def index(request: Request) -> list[dict[str, Any]]:
-        body = await read_body(by_name(request.scope["headers"]), request.receive, MAX_INDEX_BODY_BYTES, BODY_TIMEOUT_S)
+        body = await _INDEX_BODY.read(by_name(request.scope["headers"]), request.receive)
         try:
             wanted = msgspec.json.decode(body, type=IndexBody) if body else IndexBody()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
