@@ -1,4 +1,4 @@
-"""The command line: `hybrid-router serve`, `demo`, `cloud`, `drill`, `infer`, `status`, `policy check` and `schema`."""
+"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, infer, status, policy check and schema."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from drills.command import drill
+from planning.command import advise, tco
 
 CLOUD_LOOK_EVERY_S = 0.2
 
@@ -213,6 +214,8 @@ def schema() -> None:
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
+main.add_command(advise)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)
+main.add_command(tco)

@@ -1,8 +1,9 @@
-"""Runs ONNX models on the device with ONNX Runtime: short ones on the event loop, long ones in threads."""
+"""Runs ONNX models on the device with ONNX Runtime: short ones on the event loop, long ones in threads, in batches."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +18,26 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from backends.batch_size import MOST_ROWS, rows_that_pay
+from backends.batcher import Batcher, Bounds
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, Reply
+from router.types import EncodedImage, Reply, row_count
+
+log = logging.getLogger(__name__)
 
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
+SHARED_ABOVE_S = 0.00025
+"""Of requests that are ready at the same moment, all but the first go to a thread, where they share runs, if a run is
+expected to be longer than this. What is shorter costs less than the hop, even several times."""
+
 _UPWARDS = 0.1
 _OUTLIER = 4.0
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
     "tensor(int16)": "int16",
@@ -51,13 +60,22 @@ class OnnxOptions:
 
     Args:
         intra_op_threads: Threads that one run may use; 0 is one per core.
+        max_batch_rows: Rows of different requests that may share a run; 1 lets each run by itself, 0 finds out at the
+            start how many pay.
+        max_batch_bytes: Bytes of input that may share a run.
     """
 
     intra_op_threads: int = 0
+    max_batch_rows: int = 0
+    max_batch_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
         if not 0 <= self.intra_op_threads <= 256:
             raise ValueError("intra_op_threads must be between 0 and 256")
+        if not 0 <= self.max_batch_rows <= 4096:
+            raise ValueError("max_batch_rows must be between 0 and 4096")
+        if not 1 <= self.max_batch_bytes <= 1 << 30:
+            raise ValueError(f"max_batch_bytes must be between 1 and {1 << 30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ class OnnxBackend:
         """
         loop = asyncio.get_running_loop()
         session = await loop.run_in_executor(self._threads, self._load, model, variant)
-        servable = OnnxServable(session, model, self._threads)
+        servable = OnnxServable(session, model, self._options, self._threads)
         await loop.run_in_executor(self._threads, servable.warm_up)
         return servable
 
@@ -131,29 +149,44 @@ class OnnxBackend:
 class OnnxServable:
     """One session. `InferenceSession.run` lets go of the GIL and may be called from many threads at once."""
 
-    def __init__(self, session: ort.InferenceSession, model: ModelSpec, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
+    ) -> None:
         self._session = session
         self._model = model
+        self._options = options
         self._threads = threads
         self._output_names = list(model.outputs)
         self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self._expected_s: dict[int, float] = {}
+        self._batcher: Batcher | None = None
+        self._taken = False
 
     async def infer(self, call: Call, deadline: float) -> Reply:
-        """Runs the model, inline if a payload of this size is known to be quick."""
-        assert not isinstance(call.payload, EncodedImage), "takes_image is False"
-        bucket = call.payload_bytes.bit_length()
-        if self._expected_s.get(bucket, INLINE_BELOW_S) < INLINE_BELOW_S:
-            return self._run(call.payload, bucket, None, time.monotonic())
-        options = ort.RunOptions()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._run, call.payload, bucket, options, time.monotonic()
-            )
-        except asyncio.CancelledError:
-            # The thread does not hear of the cancellation; this makes its run end at the next operator.
-            options.terminate = True
-            raise
+        """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
+
+        Where the model gains by it, requests that come while it runs share its next run.
+        """
+        inputs, size = call.payload, call.payload_bytes
+        assert not isinstance(inputs, EncodedImage), "takes_image is False"
+        expected_s = self._expected_s.get(size.bit_length(), INLINE_BELOW_S)
+        if expected_s < INLINE_BELOW_S and not (self._batcher and expected_s > SHARED_ABOVE_S and self._crowded()):
+            return self._reply(inputs, size, None, time.monotonic())
+        if self._batcher is not None:
+            return await self._batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
+        return await self._run_beside(inputs, size)
+
+    def _crowded(self) -> bool:
+        """Whether others came in this turn of the loop, or run in a thread already."""
+        assert self._batcher is not None, "there is nothing to share otherwise"
+        if self._taken or not self._batcher.idle:
+            return True
+        self._taken = True
+        asyncio.get_running_loop().call_soon(self._next_turn)
+        return False
+
+    def _next_turn(self) -> None:
+        self._taken = False
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
@@ -165,23 +198,75 @@ class OnnxServable:
         """Nothing to do: the session goes with its last reference."""
 
     def warm_up(self) -> None:
-        """Runs twice: the first allocates and is slow, the second says how long a run takes."""
-        call = synthetic_call(self._model)
-        assert not isinstance(call.payload, EncodedImage)
-        for _ in range(2):
-            self._run(call.payload, call.payload_bytes.bit_length(), None, time.monotonic())
+        """Runs it on made-up input: with one row, and with as many as will share a run.
 
-    def _run(self, inputs: Tensors, bucket: int, options: ort.RunOptions | None, asked: float) -> Reply:
+        The first run of any size allocates and is slow; no request is to pay for that.
+        """
+        self._time_of(1)
+        if self._model.batchable and self._options.max_batch_rows != 1:
+            rows = self._rows_to_share()
+            if rows > 1:
+                bounds = Bounds(rows, self._options.max_batch_bytes)
+                self._batcher = Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic)
+
+    def _rows_to_share(self) -> int:
+        """How many rows may share a run: as the policy file says, or as many as pay."""
+        given = self._options.max_batch_rows
+        fit = max(1, self._options.max_batch_bytes // max(1, synthetic_call(self._model).payload_bytes))
+        try:
+            if not given:
+                return rows_that_pay(self._time_of, min(MOST_ROWS, fit), time.monotonic)
+            self._time_of(min(given, fit))
+        except BackendError as error:
+            log.warning("%s cannot share runs: %s", self._model.name, error.detail)
+            return 1
+        return given
+
+    def _time_of(self, rows: int) -> float:
+        """Runs twice with so many rows, made up, and returns the seconds that the faster one took.
+
+        Raises:
+            BackendError: The model does not run, or does not give a row for each row.
+        """
+        call = synthetic_call(self._model)
+        inputs, size = call.payload, call.payload_bytes
+        assert not isinstance(inputs, EncodedImage)
+        if rows > 1:
+            inputs, size = {name: np.repeat(tensor, rows, axis=0) for name, tensor in inputs.items()}, rows * size
+        (outputs, once_s), (_, again_s) = self._run(inputs, size, None), self._run(inputs, size, None)
+        if rows > 1 and any(len(tensor) != rows for tensor in outputs.values()):
+            raise BackendFailed(f"it does not give {rows} rows for {rows}")
+        return min(once_s, again_s)
+
+    async def _run_beside(self, inputs: Tensors, size: int) -> Reply:
+        """Runs in a thread, alone."""
+        options = ort.RunOptions()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._reply, inputs, size, options, time.monotonic()
+            )
+        except asyncio.CancelledError:
+            # The thread does not hear of the cancellation; this makes its run end at the next operator.
+            options.terminate = True
+            raise
+
+    def _reply(self, inputs: Tensors, size: int, options: ort.RunOptions | None, asked: float) -> Reply:
+        began = time.monotonic()
+        outputs, took_s = self._run(inputs, size, options)
+        return Reply(outputs, began - asked, 0.0, took_s)
+
+    def _run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
+        """Runs the model once, and learns from it how long that takes. See `batcher.Run`."""
         if self._texts:
             inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._output_names, inputs, options)
+            outputs = self._session.run(self._output_names, inputs, stop)
         except Exception as error:
             raise _translated(error) from error
-        ended = time.monotonic()
-        self._learn(bucket, ended - started)
-        return Reply(dict(zip(self._output_names, outputs, strict=True)), started - asked, 0.0, ended - started)
+        took_s = time.monotonic() - started
+        self._learn(size.bit_length(), took_s)
+        return dict(zip(self._output_names, outputs, strict=True)), took_s
 
     def _learn(self, bucket: int, took_s: float) -> None:
         """Moves what is expected of a bucket: down at once, up slowly and never by much.
@@ -222,7 +307,7 @@ def _check_signature(file: str, found: list[Any], declared: dict[str, TensorSpec
         node = by_name.get(name)
         if node is None:
             raise BackendUnavailable(f"{file} has no tensor {name!r}; it has {', '.join(by_name)}.")
-        dtype = _ONNX_TYPES.get(node.type, node.type)
+        dtype = ONNX_TYPES.get(node.type, node.type)
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         fits = len(shape) == len(spec.shape) and all(
             wanted == actual or actual == -1 for wanted, actual in zip(spec.shape, shape, strict=True)
