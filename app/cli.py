@@ -1,4 +1,4 @@
-"""The command line: `hybrid-router serve`, `demo`, `cloud`, `drill`, `infer`, `status`, `policy check` and `schema`."""
+"""The command line: `hybrid-router serve`, `demo`, `cloud`, `drill`, `conformance`, `infer`, `status` and `policy`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
+from conformance.command import conformance
 from drills.command import drill
 
 CLOUD_LOOK_EVERY_S = 0.2
@@ -209,6 +210,7 @@ def schema() -> None:
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
+main.add_command(conformance)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)
