@@ -71,7 +71,6 @@ def _rest_ready_body(rest: Rest) -> None:
         (f"{model_path(rest.subject)}/ready", "ready"),
     ):
         response = rest.get(path)
-        _yes(response)
         if json_of(response.content).get(field) is not True:
             raise Fails(f'{path} does not say {{"{field}": true}}: {excerpt(response)}')
 

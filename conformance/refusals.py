@@ -42,20 +42,25 @@ class Wrong:
     rpc: Callable[[Rpc], object] | None
 
 
-def refused(response: httpx.Response, what: str = "this") -> None:
+def refused(response: httpx.Response, what: str = "") -> None:
     """Holds an answer to be an error in the protocol's form.
+
+    Args:
+        response: The answer.
+        what: What should be refused, for the sentence, where the check's name does not say it.
 
     Raises:
         Fails: It is not.
     """
+    prefix = f"{what}: " if what else ""
     if response.status_code < 400:
-        raise Fails(f"{what}: answered {response.status_code} as if it were right")
+        raise Fails(f"{prefix}answered {response.status_code} as if it were right")
     try:
         error = json_of(response.content).get("error")
     except Fails:
         error = None
     if not isinstance(error, str) or not error:
-        raise Fails(f'{what}: {response.status_code} without an {{"error"}}: {excerpt(response)}')
+        raise Fails(f'{prefix}{response.status_code} without an {{"error"}}: {excerpt(response)}')
 
 
 def _malformed(rest: Rest) -> httpx.Response:

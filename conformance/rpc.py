@@ -118,20 +118,25 @@ def raise_if_not_offered(error: grpc.RpcError) -> None:
         raise NotOffered(error.details() or "UNIMPLEMENTED") from None
 
 
-def refusal(call: Callable[[], Any], what: str = "this") -> str:
+def refusal(call: Callable[[], Any], what: str = "") -> str:
     """The name of the status of a call that must not succeed.
+
+    Args:
+        call: Makes it.
+        what: What should be refused, for the sentence, where the check's name does not say it.
 
     Raises:
         Fails: It succeeded, or the server went away or did not answer.
     """
+    prefix = f"{what}: " if what else ""
     try:
         call()
     except grpc.RpcError as error:
         status: grpc.StatusCode = error.code()
         if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-            raise Fails(f"{what}: {said(error)}") from None
+            raise Fails(f"{prefix}{said(error)}") from None
         return str(status.name)
-    raise Fails(f"{what}: answered as if it were right")
+    raise Fails(f"{prefix}answered as if it were right")
 
 
 def said(error: grpc.RpcError) -> str:
