@@ -100,6 +100,8 @@ class Dispatch:
                     self.request.id,
                     self.request.parameters,
                     lambda took_s: instance.answered_late(self.clock(), size, took_s),
+                    self.request.data_class,
+                    self.request.priority,
                 ),
                 limit,
             )
@@ -125,7 +127,7 @@ class Dispatch:
             if task is None or task.cancelling():
                 raise
             raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
-        except BackendUnavailable:
+        except (BackendUnavailable, Overloaded):
             target.refund(record)
             raise
         except RouterError:
