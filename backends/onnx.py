@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 # leave the site that a policy does not send.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
-from router.model import ModelSpec, Tensors, TensorSpec
+from router.model import ModelSpec, Tensor, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, Reply
 
@@ -135,6 +136,7 @@ class OnnxServable:
         self._model = model
         self._threads = threads
         self._output_names = list(model.outputs)
+        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self._expected_s: dict[int, float] = {}
 
     async def infer(self, call: Call, deadline: float) -> Reply:
@@ -170,6 +172,8 @@ class OnnxServable:
             self._run(call.payload, call.payload_bytes.bit_length(), None, time.monotonic())
 
     def _run(self, inputs: Tensors, bucket: int, options: ort.RunOptions | None, asked: float) -> Reply:
+        if self._texts:
+            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
             outputs = self._session.run(self._output_names, inputs, options)
@@ -188,6 +192,20 @@ class OnnxServable:
         if took_s > expected:
             took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
         self._expected_s[bucket] = took_s
+
+
+def _decoded(tensor: Tensor) -> Tensor:
+    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
+
+    Raises:
+        BackendRejectedInput: An element is not UTF-8.
+    """
+    texts = np.empty(tensor.size, dtype=object)
+    try:
+        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
+    except UnicodeDecodeError as error:
+        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
+    return texts.reshape(tensor.shape)
 
 
 def _translated(error: Exception) -> BackendError:
