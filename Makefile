@@ -23,7 +23,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 run: .venv/runtime.stamp cloud
 	@exec $(BIN)/hybrid-router demo
 
-test: .venv/dev.stamp cloud
+test: .venv/dev.stamp cloud peers
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom

@@ -19,6 +19,7 @@ from conformance.run import run
 from conformance.verdict import Row, Status, Verdict
 from tests.contract.oip_server import RestServer
 from tests.contract.oip_servicer import rpc_server
+from tests.peers.conformance_table import DOCUMENT, checks_block
 
 REST_REFUSALS = [wrong.name for wrong in WRONG if wrong.rest is not None]
 RPC_REFUSALS = [wrong.name for wrong in WRONG if wrong.rpc is not None]
@@ -211,3 +212,7 @@ def test_the_subject_is_a_model_that_takes_numbers_and_answers() -> None:
     assert find_rest(http, None).subject.name == "spare"
     http = httpx.Client(base_url="http://server", transport=httpx.MockTransport(RestServer()))
     assert find_rest(http, None).subject.name == "sum"
+
+
+def test_the_documentation_has_every_check_in_its_own_words() -> None:
+    assert f"<!-- checks -->\n{checks_block()}\n<!-- end of checks -->" in DOCUMENT.read_text()
