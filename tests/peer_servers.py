@@ -1,4 +1,4 @@
-"""MLServer and KServe's model server, each in the environment that `make peers` makes, with the digits edge model."""
+"""Other servers of the digits edge model: MLServer and KServe, which `make peers` installs, and a hand-written one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
@@ -54,6 +55,12 @@ def kserve() -> Peer:
     http, grpc = _free_ports(2)
     options = ("--configure_logging=false", f"--http_port={http}", f"--grpc_port={grpc}")
     return Peer((_installed("kserve", "python"), str(PEERS / "kserve_digits.py"), *options), http, grpc=grpc)
+
+
+def hand_written(style: Literal["async", "sync"]) -> Peer:
+    """A FastAPI application that somebody wrote for this one model, run as the gateway is."""
+    (http,) = _free_ports(1)
+    return Peer((sys.executable, str(PEERS / "fastapi_digits.py"), style, str(http)), http)
 
 
 @contextmanager

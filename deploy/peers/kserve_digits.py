@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
-
-from sessions import digits
+from kserve.utils.utils import generate_uuid
+from onnx_session import digits
 
 
 class Digits(Model):
@@ -45,7 +45,7 @@ class Digits(Model):
             output = InferOutput(name, list(tensor.shape), "INT64" if name == "label" else "FP32")
             output.set_data_from_numpy(tensor, binary_data=payload.use_binary_outputs)
             outputs.append(output)
-        return InferResponse(payload.id, self.name, outputs)
+        return InferResponse(payload.id or generate_uuid(), self.name, outputs)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ from typing import Any
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
-
-from sessions import digits
+from onnx_session import digits
 
 
 class Digits(MLModel):
