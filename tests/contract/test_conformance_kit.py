@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from conformance import manners
+from conformance import extensions, manners
 from conformance.catalogue import CHECKS
 from conformance.discovery import Unreachable, find_rest, find_rpc
 from conformance.refusals import WRONG
@@ -109,6 +109,12 @@ RPC_QUIRKS = {
     **{f"accepts {name}": {name} for name in RPC_REFUSALS if name != "unknown-model"},
     "accepts unknown-model": {"unknown-model", "not-found"},
 }
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody here counts late."""
+    monkeypatch.setattr(extensions, "PAUSES_S", (0.0,))
 
 
 def rest_side(quirk: str = "") -> Rest:
