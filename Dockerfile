@@ -20,6 +20,7 @@ COPY app app
 COPY router router
 COPY backends backends
 COPY policies policies
+COPY conformance conformance
 COPY drills drills
 # What only builds and installs goes; `pip check` says if something that runs needed it. Bytecode is compiled here, as
 # nothing can write it later, and is valid whatever the time stamps, which not every builder keeps.

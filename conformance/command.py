@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -70,21 +71,23 @@ def _check(
     import grpc
     import httpx
 
+    from conformance.bounded import BoundedTransport
     from conformance.catalogue import CHECKS
     from conformance.discovery import Unreachable, find_rest, find_rpc
-    from conformance.rpc import UNLIMITED
+    from conformance.rpc import CHANNEL_OPTIONS
     from conformance.run import run
 
     token = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
     # Nothing is asked to be compressed, unless a check asks. A connection for each request: a server may close one
     # after an error, and what it then does to the next request is no matter of the protocol.
     headers, limits = {"accept-encoding": "identity"} | token, httpx.Limits(max_keepalive_connections=0)
+    transport = BoundedTransport(httpx.HTTPTransport(limits=limits, trust_env=False), timeout_s, time.monotonic)
     try:
-        with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False, headers=headers, limits=limits) as http:
+        with httpx.Client(base_url=url, timeout=timeout_s, headers=headers, transport=transport) as http:
             rest = find_rest(http, model)
             if address is None:
                 return rest, list(run(CHECKS, rest, None))
-            with grpc.insecure_channel(address, UNLIMITED) as channel:
+            with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
                 return rest, list(run(CHECKS, rest, find_rpc(channel, address, timeout_s, list(token.items()), rest)))
     except (Unreachable, httpx.InvalidURL) as error:
         raise CannotCheck(str(error)) from None

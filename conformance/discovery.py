@@ -90,9 +90,18 @@ def _extensions(http: httpx.Client) -> frozenset[str]:
 def _offered(http: httpx.Client) -> list[str]:
     index = _json(http.post("/v2/repository/index", json={}))
     if isinstance(index, list):
-        return [entry["name"] for entry in index if entry.get("state", "READY") in ("READY", "")]
+        return [entry["name"] for entry in index if _names_a_model(entry)]
     listed = _json(http.get("/v2/models"))
-    return list(map(str, listed.get("models", ()))) if isinstance(listed, dict) else []
+    models = listed.get("models") if isinstance(listed, dict) else None
+    return [name for name in models if isinstance(name, str)] if isinstance(models, list) else []
+
+
+def _names_a_model(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and entry.get("state", "READY") in ("READY", "", None)
+    )
 
 
 def _json(response: httpx.Response) -> Any:
@@ -106,7 +115,7 @@ def _described(http: httpx.Client, names: Sequence[str] | dict[str, None]) -> It
     for name in names:
         response = http.get(model_path(Model(name, (), (), ())))
         if response.status_code == 200:
-            with suppress(Fails):
+            with suppress(Fails, TypeError, AttributeError):
                 yield name, model_of(json_of(response.content))
 
 
@@ -120,7 +129,7 @@ def _subject(http: httpx.Client, extensions: frozenset[str], models: tuple[Model
         )
     simple = [model for model in able if not model.datatypes & {"BYTES", *BINARY_ONLY}]
     for model in simple:
-        with suppress(Ended, KeyError, TypeError, ValueError):
+        with suppress(Exception):  # why it does not answer is told by the checks
             Rest(http, extensions, models, model).ask(model)
             return model
     return (simple or able)[0]

@@ -34,7 +34,11 @@ CONTENTS = {
 }
 """Which field of the typed contents carries a datatype; FP16 and BF16 have none."""
 
-UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,5 +45,5 @@ def _verdict(check: Callable[[Side], str | None], side: Side) -> Verdict:
         return Verdict(Status.FAIL, f"no answer: {error or type(error).__name__}")
     except grpc.RpcError as error:
         return Verdict(Status.FAIL, said(error))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except Exception as error:  # whatever a check trips over is the server's answer
         return Verdict(Status.FAIL, f"the answer is not in the protocol's form: {error!r}")

@@ -14,10 +14,10 @@ from conformance.catalogue import CHECKS
 from conformance.discovery import Unreachable, find_rest, find_rpc
 from conformance.refusals import WRONG
 from conformance.rest import Rest
-from conformance.rpc import UNLIMITED, Rpc
+from conformance.rpc import CHANNEL_OPTIONS, Rpc
 from conformance.run import run
 from conformance.verdict import Row, Status, Verdict
-from tests.contract.oip_server import RestServer
+from tests.contract.oip_server import SUM, RestServer
 from tests.contract.oip_servicer import rpc_server
 from tests.peers.conformance_table import DOCUMENT, checks_block
 
@@ -128,7 +128,7 @@ def rest_side(quirk: str = "") -> Rest:
 
 @contextmanager
 def rpc_side(quirk: str = "") -> Iterator[Rpc]:
-    with rpc_server(quirk) as address, grpc.insecure_channel(address, UNLIMITED) as channel:
+    with rpc_server(quirk) as address, grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         yield find_rpc(channel, address, 10.0, (), rest_side())
 
 
@@ -222,3 +222,20 @@ def test_the_subject_is_a_model_that_takes_numbers_and_answers() -> None:
 
 def test_the_documentation_has_every_check_in_its_own_words() -> None:
     assert f"<!-- checks -->\n{checks_block()}\n<!-- end of checks -->" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], {}, [1], [{"name": 1}], {"models": 3}, {"models": [None]}, "text", None, [[]], {"inputs": [1]}, {"name": []}],
+    ids=repr,
+)
+def test_a_server_that_answers_nonsense_is_told_or_failed(answer: object) -> None:
+    """Whatever is answered everywhere: a sentence, or checks that fail, and never a traceback."""
+    http = httpx.Client(
+        base_url="http://server", transport=httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    )
+    with pytest.raises(Unreachable):
+        find_rest(http, None)
+    rows = list(run(CHECKS, Rest(http, frozenset({"binary_tensor_data"}), (SUM,), SUM), None))
+    required = {row.check.name for row in rows if row.breaks_the_protocol}
+    assert {"server-metadata", "model-metadata", "infer", *REST_REFUSALS} <= required
