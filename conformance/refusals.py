@@ -179,7 +179,7 @@ WRONG = (
     ),
     Wrong(
         "unknown-input",
-        "An input that the model does not have is refused.",
+        "An input of another name than the model's is refused.",
         _rest_with(_unknown_input),
         _rpc_with(_unknown_input),
     ),
