@@ -93,6 +93,8 @@ class Core:
 
     def run(self, model: Model, tensors: Mapping[str, Tensor], wanted: list[str]) -> list[Tensor]:
         """The outputs that were asked for; all for an empty list."""
+        if self.quirk == "wants-pictures" and model.name == "text":
+            raise Refusal("no picture")
         names = [spec.name for spec in model.outputs]
         if set(wanted) - set(names):
             raise Refusal("unknown-output")
@@ -170,7 +172,7 @@ class RestServer(Core):
             if verb != "GET":
                 raise Refusal("wrong-verb")
             return self._fixed(path, dict(fixed[path]))
-        if path == "/v2/repository/index" and verb == "POST":
+        if path == "/v2/repository/index" and verb == "POST" and self.quirk != "bare":
             return _json(200, [{"name": name} for name in MODELS if self.quirk != "ghosts" or name != "sum"])
         parts = path.split("/")
         if path.startswith("/v2/models/"):
@@ -184,7 +186,7 @@ class RestServer(Core):
             return httpx.Response(200)
         if self.quirk == "nameless":
             document.pop("version", None)
-        if self.quirk == "no-extensions" and "extensions" in document:
+        if self.quirk in ("no-extensions", "bare") and "extensions" in document:
             document["extensions"] = []
         return _json(200, document)
 
@@ -199,6 +201,8 @@ class RestServer(Core):
         if what == ["ready"]:
             return self._ready(name, version)
         model = self.model(name, version, "unknown-metadata")
+        if self.quirk in ("bare", "less-than-named") and what != [""]:
+            raise Refusal("unknown-path")
         if what == ["config"]:
             return _json(200, self._config(model))
         if what == ["stats"]:

@@ -54,8 +54,7 @@ class RpcServer(Core, service_pb2_grpc.GRPCInferenceServiceServicer):  # type: i
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         model = MODELS[request.name]
-        if self.quirk == "no-config":
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is none")
+        self._offer(context)
         config = model_config_pb2.ModelConfig(name=model.name, max_batch_size=8)
         for spec in model.inputs:
             config.input.add(name=spec.name, data_type=model_config_pb2.TYPE_FP32, dims=spec.shape)
@@ -64,11 +63,13 @@ class RpcServer(Core, service_pb2_grpc.GRPCInferenceServiceServicer):  # type: i
         return pb.ModelConfigResponse(config=config)
 
     def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._offer(context)
         answer = pb.ModelStatisticsResponse()
         answer.model_stats.add(name=request.name, version="1", inference_count=self.counts.get(request.name, 0))
         return answer
 
     def RepositoryIndex(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._offer(context)
         answer = pb.RepositoryIndexResponse()
         for name in MODELS:
             if self.quirk != "ghosts" or name != "sum":
@@ -93,6 +94,7 @@ class RpcServer(Core, service_pb2_grpc.GRPCInferenceServiceServicer):  # type: i
             self._abort(str(refusal), context)
 
     def ModelStreamInfer(self, requests: Iterable[Any], context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        self._offer(context)
         for request in requests:
             try:
                 yield pb.ModelStreamInferResponse(infer_response=self._infer(request))
@@ -100,6 +102,10 @@ class RpcServer(Core, service_pb2_grpc.GRPCInferenceServiceServicer):  # type: i
                 yield pb.ModelStreamInferResponse(error_message=str(refusal))
                 if self.quirk == "ends-streams":
                     return
+
+    def _offer(self, context: grpc.ServicerContext) -> None:
+        if self.quirk == "bare":
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is none")
 
     def _abort(self, kind: str, context: grpc.ServicerContext) -> None:
         status = grpc.StatusCode.NOT_FOUND if kind in NOT_FOUND else grpc.StatusCode.INVALID_ARGUMENT
@@ -153,10 +159,13 @@ class _Others(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Health and reflection, in bytes."""
 
     def __init__(self, quirk: str) -> None:
+        self._quirk = quirk
         self._health = NOT_SERVING if quirk == "not-serving" else SERVING
         self._services = b"nothing" if quirk == "lists-nothing" else b"inference.GRPCInferenceService"
 
     def service(self, details: Any) -> Any:
+        if self._quirk == "bare":
+            return None
         if details.method == "/grpc.health.v1.Health/Check":
             return grpc.unary_unary_rpc_method_handler(lambda request, context: self._health)
         if details.method == "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":

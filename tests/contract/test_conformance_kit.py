@@ -118,6 +118,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rest_side(quirk: str = "") -> Rest:
+    """The stand-in, asked for its model `sum`."""
     http = httpx.Client(
         base_url="http://server",
         transport=httpx.MockTransport(RestServer(quirk)),
@@ -128,11 +129,13 @@ def rest_side(quirk: str = "") -> Rest:
 
 @contextmanager
 def rpc_side(quirk: str = "") -> Iterator[Rpc]:
+    """Same over gRPC, on a port of its own."""
     with rpc_server(quirk) as address, grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         yield find_rpc(channel, address, 10.0, (), rest_side())
 
 
 def ended(rows: list[Row], side: str, *statuses: Status) -> set[str]:
+    """The checks that ended so."""
     verdicts: dict[str, Verdict | None] = {row.check.name: getattr(row, side) for row in rows}
     return {name for name, verdict in verdicts.items() if verdict is not None and verdict.status in statuses}
 
@@ -177,13 +180,37 @@ def test_every_check_can_fail() -> None:
     assert set().union(*RPC_QUIRKS.values()) == {check.name for check in CHECKS if check.rpc is not None}
 
 
-def test_what_is_not_offered_is_not_failed() -> None:
-    rows = rest_rows("no-extensions")
-    binary = {check.name for check in CHECKS if check.name.startswith("binary-")}
-    assert ended(rows, "rest", Status.NOT_OFFERED) == binary | {"fp16"}
+BINARY = {check.name for check in CHECKS if check.name.startswith("binary-")} | {"fp16"}
+FOR_LOADS = {"model-config", "statistics", "repository-index"}
+
+
+@pytest.mark.parametrize(
+    ("quirk", "missing"),
+    [("no-extensions", BINARY), ("bare", BINARY | FOR_LOADS), ("unknown-gzip", {"gzip-request"})],
+)
+def test_what_is_not_offered_over_rest_is_not_failed(quirk: str, missing: set[str]) -> None:
+    rows = rest_rows(quirk)
+    assert ended(rows, "rest", Status.NOT_OFFERED) == missing
     assert not ended(rows, "rest", Status.FAIL)
-    assert ended(rest_rows("unknown-gzip"), "rest", Status.NOT_OFFERED) == {"gzip-request"}
-    assert ended(rpc_rows("no-config"), "rpc", Status.NOT_OFFERED) == {"model-config"}
+
+
+def test_what_is_not_offered_over_grpc_is_not_failed() -> None:
+    rows = rpc_rows("bare")
+    assert ended(rows, "rpc", Status.NOT_OFFERED) == FOR_LOADS | {"stream", "grpc-health", "grpc-reflection"}
+    assert not ended(rows, "rpc", Status.FAIL)
+
+
+def test_what_is_named_but_not_there_is_failed() -> None:
+    assert ended(rest_rows("less-than-named"), "rest", Status.FAIL) == {"model-config", "statistics"}
+
+
+def test_a_model_may_want_other_bytes_than_texts() -> None:
+    rows = rest_rows("wants-pictures")
+    assert ended(rows, "rest", Status.NOT_TRIED) == {"bytes", "binary-bytes"}
+    assert not ended(rows, "rest", Status.FAIL)
+    rows = rpc_rows("wants-pictures")
+    assert ended(rows, "rpc", Status.NOT_TRIED) == {"bytes"}
+    assert not ended(rows, "rpc", Status.FAIL)
 
 
 def test_a_check_that_breaks_does_not_end_the_run() -> None:
