@@ -19,8 +19,10 @@ from app.auth import RequireKey
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
+from app.observers import Observers
 from app.policy_file import PolicyFile
 from app.settings import Settings, last_good_policy
+from app.statistics import Statistics
 from app.views import readiness
 from backends.image import preprocess
 from backends.registry import backend_maker
@@ -47,11 +49,12 @@ class Gateway:
 def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     """The whole service; nothing is started yet."""
     metrics = Metrics()
+    statistics = Statistics(epoch_ms=lambda: time.time_ns() // 1_000_000)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
         make_backend=backend_maker(settings.models_dir),
         preprocess=preprocess,
-        observer=metrics,
+        observer=Observers(metrics, statistics),
         clock=time.monotonic,
         random=random.random,
         today=lambda: datetime.now(UTC).date(),
@@ -62,7 +65,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )
 
-    rpc = _make_rpc(settings, engine, lifecycle, metrics)
+    rpc = _make_rpc(settings, engine, statistics, lifecycle, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,19 +81,23 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
             watching.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
-    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
+    api = make_api(engine, policy_file, metrics.registry, statistics, front, lifecycle, lifespan)
+    app: ASGIApp = front.before(api)
     if settings.api_key is not None:
         app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
     return Gateway(app, rpc)
 
 
-def _make_rpc(settings: Settings, engine: Engine, lifecycle: Lifecycle, metrics: Metrics) -> RpcServer | None:
+def _make_rpc(
+    settings: Settings, engine: Engine, statistics: Statistics, lifecycle: Lifecycle, metrics: Metrics
+) -> RpcServer | None:
     if settings.grpc_port is None:
         return None
     from app.rpc.server import RpcServer  # only here: a gateway without gRPC need not load it
 
     return RpcServer(
         engine,
+        statistics,
         host=settings.host,
         port=settings.grpc_port,
         max_body_bytes=settings.max_body_bytes,

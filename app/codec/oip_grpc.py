@@ -14,13 +14,16 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from app.codec.facts import FACT_HEADERS, MAX_DEADLINE_MS, by_name, make_request
-from app.codec.oip import ROUTING, model_spec
+from app.codec.oip import ROUTING
 from app.codec.protobuf_tensors import tensor_from_contents, tensor_from_raw
+from app.codec.route_parameters import route_parameters
+from app.oip_views import model_spec
 from backends.oip import datatype, encode_raw
+from backends.triton_messages import set_parameter
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, Unsupported
 from router.model import ModelSpec, Tensor
-from router.types import InferenceRequest, InferenceResponse, Route
+from router.types import InferenceRequest, InferenceResponse
 
 Metadata = Iterable[tuple[str, str | bytes]]
 """What a call brings beside its messages; keys are lower-case."""
@@ -100,18 +103,13 @@ def encode(response: InferenceResponse, wanted: Sequence[str]) -> Any:
     """Writes an answer as a ModelInferResponse; the route that it took stands in its parameters."""
     model = response.model
     message = service_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=response.id)
-    _set_route(message.parameters, response.route)
+    for key, value in route_parameters(response.route).items():
+        set_parameter(message.parameters[key], value)
     outputs = response.outputs if not wanted else {name: response.outputs[name] for name in wanted}
     for name, tensor in outputs.items():
         message.outputs.add(name=name, datatype=datatype(model.outputs[name].dtype), shape=tensor.shape)
         message.raw_output_contents.append(encode_raw(tensor))
     return message
-
-
-def _set_route(parameters: Any, route: Route) -> None:
-    parameters["backend"].string_param = route.backend
-    parameters["policy"].string_param = route.policy
-    parameters["degraded"].bool_param = route.degraded
 
 
 def _tensors(message: Any, spec: ModelSpec) -> dict[str, Tensor]:

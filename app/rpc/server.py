@@ -17,6 +17,7 @@ from app.rpc.inference import Inference
 from app.rpc.key import RequireKey
 from app.rpc.models import Models
 from app.rpc.port import PortTaken, try_port
+from app.statistics import Statistics
 from router.engine import Engine
 from router.errors import Unsupported
 
@@ -47,6 +48,7 @@ class RpcServer:
 
     Args:
         engine: Answers the requests.
+        statistics: What was asked of it.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         max_body_bytes: Larger tensors are refused.
@@ -59,6 +61,7 @@ class RpcServer:
     def __init__(
         self,
         engine: Engine,
+        statistics: Statistics,
         *,
         host: str,
         port: int,
@@ -68,17 +71,16 @@ class RpcServer:
         is_ready: Callable[[], bool],
         count_error: CountError,
     ) -> None:
-        self._engine = engine
         self._host = host
         self._port = port
         self._max_message_bytes = max_body_bytes + ENVELOPE_BYTES
         self._key = key
         self._drain_timeout_s = drain_timeout_s
-        self._is_ready = is_ready
         self._count_error = count_error
-        self._server: Any = None
         self._inference = Inference(engine, count_error)
-        self._health: Health | None = None
+        self._models = Models(engine, statistics, is_ready)
+        self._health = Health(frozenset({INFERENCE}), is_ready)
+        self._server: Any = None
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -92,7 +94,6 @@ class RpcServer:
         Raises:
             PortTaken: It cannot.
         """
-        self._health = Health(frozenset({INFERENCE}), self._is_ready)
         interceptors = [] if self._key is None else [RequireKey(self._key, self._count_error)]
         limit = ("grpc.max_receive_message_length", self._max_message_bytes)
         self._server = grpc.aio.server(interceptors=interceptors, options=(*_OPTIONS, limit))
@@ -121,14 +122,11 @@ class RpcServer:
 
     async def _stop(self) -> None:
         self._inference.close_streams()
-        if self._health is not None:
-            self._health.close()
-        if self._server is not None:
-            await self._server.stop(self._drain_timeout_s)
+        self._health.close()
+        await self._server.stop(self._drain_timeout_s)
 
     def _service(self) -> Any:
-        methods = Models(self._engine, self._is_ready).methods()
-        handlers = {name: unary(method) for name, method in methods.items()}
+        handlers = {name: unary(method) for name, method in self._models.methods().items()}
         handlers["ModelInfer"] = unary(self._inference.infer, self._count_error)
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._inference.stream)
         for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:

@@ -55,6 +55,30 @@ def test_live_ready_and_metadata(client: oip.InferenceServerClient) -> None:
     }
 
 
+def test_what_load_generators_ask_for(client: oip.InferenceServerClient, holdout: Holdout) -> None:
+    server = client.get_server_metadata()
+    assert server.name == "hybrid-router"
+    assert {"statistics", "model_configuration"} <= set(server.extensions)
+    config = client.get_model_config("digits").config
+    assert (config.name, config.max_batch_size > 1, config.model_transaction_policy.decoupled) == (
+        "digits",
+        True,
+        False,
+    )
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [("pixels", [64])]
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("label", []), ("probabilities", [10])]
+    index = {model.name: model for model in client.get_model_repository_index().models}
+    assert {"digits", "embed"} <= index.keys()
+    assert (index["digits"].version, index["digits"].state) == ("1", "READY")
+    (before,) = client.get_inference_statistics("digits").model_stats
+    client.infer("digits", [tensor(holdout[0][:3])])
+    (after,) = client.get_inference_statistics("digits", "1").model_stats
+    assert after.inference_count == before.inference_count + 3
+    assert after.inference_stats.success.count == before.inference_stats.success.count + 1
+    assert after.inference_stats.success.ns > before.inference_stats.success.ns
+    assert {model.name for model in client.get_inference_statistics().model_stats} >= {"digits", "embed"}
+
+
 @pytest.mark.parametrize(("data_class", "side"), [("phi", "edge"), ("unclassified", "cloud")])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 def test_digits_are_as_right_as_when_they_were_made(
@@ -83,6 +107,8 @@ def test_facts_travel_in_metadata_too(client: oip.InferenceServerClient, holdout
     assert response.id == "mine"
     assert response.parameters["backend"].string_param == "edge"
     assert not response.parameters["degraded"].bool_param
+    assert response.parameters["attempts"].string_param == "edge: answered"
+    assert response.parameters["latency_ms"].double_param > 0
     assert [output.name for output in response.outputs] == ["label", "probabilities"]
 
 

@@ -79,7 +79,9 @@ async def soon(is_so: Callable[[], object], what: str) -> None:
 @pytest.mark.parametrize("closes", [False, True])
 async def test_a_client_that_hangs_up_frees_everything(gateway: GatewayProcess, cloud: SlowCloud, closes: bool) -> None:
     """Whether it cancels its calls, or its connection goes."""
-    files = open_files(gateway.process.pid)
+    async with grpc.aio.insecure_channel(gateway.grpc) as channel:  # a first client, for what is opened once
+        assert (await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request())).outputs
+        files = open_files(gateway.process.pid)
     cloud.quick.clear()
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

@@ -73,9 +73,14 @@ def test_a_callers_faults(steady: GatewayProcess, stub: Any) -> None:
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     error = failure(stub.ModelInfer, request(), metadata=[("x-priority", "urgent")])
     assert "priority must be one of low, normal, high" in error.details()
-    assert (
-        failure(stub.ModelMetadata, service_pb2.ModelMetadataRequest(name="digit")).code() is grpc.StatusCode.NOT_FOUND
-    )
+
+
+@pytest.mark.parametrize("method", ["ModelMetadata", "ModelConfig", "ModelStatistics"])
+def test_a_model_that_is_not_there(stub: Any, method: str) -> None:
+    for wrong in ({"name": "digit"}, {"name": "digits", "version": "2"}):
+        error = failure(getattr(stub, method), getattr(service_pb2, f"{method}Request")(**wrong))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert wrong["name"] in error.details()
 
 
 def test_bytes_that_are_no_message(channel: grpc.Channel) -> None:
