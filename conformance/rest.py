@@ -158,7 +158,14 @@ def binary_input(tensor: Tensor) -> Document:
 
 
 def plain_request(tensors: Sequence[Tensor], **more: Any) -> Document:
-    """A request in JSON."""
+    """A request in JSON.
+
+    Raises:
+        NotTried: There is a tensor that JSON has no agreed form for.
+    """
+    for tensor in tensors:
+        if tensor.datatype in BINARY_ONLY:
+            raise NotTried(f"input {tensor.name} is {tensor.datatype}, which JSON has no agreed form for")
     return {"inputs": [plain_input(tensor) for tensor in tensors], **more}
 
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from app.cloud import CloudPorts, TritonProcess
+from tests.contract.every_type import gateway_of_every_type, triton_of_every_type
 from tests.gateway_process import ROOT, GatewayProcess
-from tests.integration.identity_model import identity_policy, save_identity_model
 from tests.integration.scenario import is_up
 
 TRITON_DEVIATES = {"ready-body", "trailing-slash", "outputs-order", "binary-default", "callers-fault"}
@@ -42,37 +37,26 @@ def ended(outcome: dict[str, Any], status: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def triton_of_every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonProcess]:
-    """A Triton with the sample models and one that gives back every datatype."""
-    repository = tmp_path_factory.mktemp("repository")
-    for model in (*(ROOT / "deploy/triton/models").iterdir(), ROOT / "tests/contract/triton_models/every_type"):
-        (repository / model.name).symlink_to(model)
-    with TritonProcess(CloudPorts(0, 0, 0), repository=repository) as process:
-        yield process
-
-
 def test_the_gateway_conforms(gateway: GatewayProcess) -> None:
     gateway.wait_until(is_up)
     gateway.wait_until(lambda it: is_up(it, model="embed"))
-    status, outcome = conformance(gateway.url, "--grpc", gateway.grpc, "--model", "digits")
+    status, outcome = conformance(gateway.url, "--grpc", gateway.grpc)
     assert ended(outcome, "fail") == {}
     assert status == 0
     assert outcome["conforms"]
 
 
-def test_the_gateway_conforms_in_every_datatype(start_gateway: Callable[..., GatewayProcess], tmp_path: Path) -> None:
-    save_identity_model(tmp_path / "identity.onnx")
-    gateway = start_gateway(identity_policy(tmp_path / "identity.onnx"), HYBRID_ROUTER_MODELS_DIR=str(tmp_path))
-    status, outcome = conformance(gateway.url, "--grpc", gateway.grpc, "--model", "identity")
+def test_the_gateway_conforms_in_every_datatype() -> None:
+    with gateway_of_every_type() as (url, grpc):
+        status, outcome = conformance(url, "--grpc", grpc)
     assert ended(outcome, "fail") == {}
     assert status == 0
     assert ended(outcome, "not tried") == {}
 
 
-def test_triton_conforms_but_for_what_is_known(triton_of_every_type: TritonProcess) -> None:
-    triton = triton_of_every_type
-    status, outcome = conformance(triton.http_url, "--grpc", triton.grpc_url.removeprefix("grpc://"))
+def test_triton_conforms_but_for_what_is_known() -> None:
+    with triton_of_every_type() as (url, grpc):
+        status, outcome = conformance(url, "--grpc", grpc)
     failed = ended(outcome, "fail")
     assert {name.split()[0] for name in failed} == TRITON_DEVIATES, failed
     assert status == 0
@@ -88,7 +72,7 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
 
 
 def test_a_grpc_side_that_is_not_there_is_one_sentence(gateway: GatewayProcess) -> None:
-    status, outcome = conformance(gateway.url, "--grpc", "127.0.0.1:9", "--timeout", "2", "--model", "digits")
+    status, outcome = conformance(gateway.url, "--grpc", "127.0.0.1:9", "--timeout", "2")
     assert status == 2
     assert outcome["stderr"].startswith("Error: 127.0.0.1:9 does not answer gRPC: UNAVAILABLE")
 

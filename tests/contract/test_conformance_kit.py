@@ -240,6 +240,13 @@ def test_a_model_that_cannot_be_found_is_said(quirk: str, named: str | None, sen
         find_rest(http, named)
 
 
+def test_a_model_of_halves_is_not_asked_in_json() -> None:
+    http = httpx.Client(base_url="http://server", transport=httpx.MockTransport(RestServer()))
+    rows = list(run(CHECKS, find_rest(http, "half"), None))
+    assert not ended(rows, "rest", Status.FAIL)
+    assert "infer" in ended(rows, "rest", Status.NOT_TRIED)
+
+
 def test_the_subject_is_a_model_that_takes_numbers_and_answers() -> None:
     http = httpx.Client(base_url="http://server", transport=httpx.MockTransport(RestServer("fails sum")))
     assert find_rest(http, None).subject.name == "spare"

@@ -10,18 +10,13 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from app.cloud import CloudPorts, TritonProcess
 from conformance.catalogue import CHECKS
-from tests.gateway_process import DEFAULT_POLICY, ROOT, GatewayProcess
-from tests.integration.identity_model import identity_policy, save_identity_model
+from tests.contract.every_type import gateway_of_every_type, triton_of_every_type
+from tests.gateway_process import ROOT
 from tests.peer_servers import Peer, kserve, mlserver, serving
 
 DOCUMENT = ROOT / "docs/conformance.md"
@@ -74,29 +69,6 @@ def _plain(sentence: str) -> str:
 
 
 @contextmanager
-def _gateway() -> Iterator[tuple[str, str]]:
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder)
-        (models / "digits-edge.onnx").symlink_to(ROOT / "deploy/models/digits-edge.onnx")
-        save_identity_model(models / "identity.onnx")
-        policy = yaml.safe_load(identity_policy(models / "identity.onnx"))
-        digits = yaml.safe_load(DEFAULT_POLICY.read_text())["models"]["digits"]
-        policy["models"] = {"digits": digits | {"variants": {"edge": digits["variants"]["edge"]}}} | policy["models"]
-        (models / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
-        with GatewayProcess(models / "policy.yaml", {"HYBRID_ROUTER_MODELS_DIR": folder}) as gateway:
-            yield gateway.url, gateway.grpc
-
-
-@contextmanager
-def _triton() -> Iterator[tuple[str, str]]:
-    with tempfile.TemporaryDirectory() as folder:
-        for model in (*(ROOT / "deploy/triton/models").iterdir(), ROOT / "tests/contract/triton_models/every_type"):
-            (Path(folder) / model.name).symlink_to(model)
-        with TritonProcess(CloudPorts(0, 0, 0), repository=Path(folder)) as process:
-            yield process.http_url, process.grpc_url.removeprefix("grpc://")
-
-
-@contextmanager
 def _peer(make: Callable[[], Peer]) -> Iterator[tuple[str, str]]:
     peer = make()
     with serving(peer):
@@ -130,7 +102,12 @@ def written(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def main(
-    servers: Sequence[Callable[[], Any]] = (_gateway, _triton, lambda: _peer(mlserver), lambda: _peer(kserve)),
+    servers: Sequence[Callable[[], Any]] = (
+        gateway_of_every_type,
+        triton_of_every_type,
+        lambda: _peer(mlserver),
+        lambda: _peer(kserve),
+    ),
 ) -> None:
     """Writes the document's tables."""
     outcomes = {}
