@@ -76,7 +76,7 @@ def _list(names: frozenset[str]) -> str:
 
 def _mixed(rest: Rest) -> str:
     _offered(rest)
-    several = [model for model in rest.models if len(model.inputs) > 1 and "BF16" not in model.datatypes]
+    several = [model for model in rest.models if len(model.inputs) > 1]
     model = several[0] if several else rest.subject
     if len(model.inputs) == len(model.outputs) == 1:
         raise NotTried("no model has two inputs or two outputs")
@@ -159,7 +159,7 @@ def _bytes_models(models: tuple[Model, ...]) -> list[Model]:
     found = [model for model in models if any(spec.datatype == "BYTES" for spec in model.inputs)]
     if not found:
         raise NotTried("no model takes BYTES")
-    return sorted(found, key=lambda model: "FP16" in model.datatypes)
+    return sorted(found, key=lambda model: bool(model.datatypes & set(BINARY_ONLY)))
 
 
 def _first_answer(rest: Rest, make: Callable[[Model], httpx.Response]) -> str:
@@ -205,7 +205,7 @@ def _rpc_bytes(rpc: Rpc) -> str:
                 raise
             sentence = f"{model.name} takes BYTES, but no texts: {said(error)}"
             continue
-        if "FP16" not in model.datatypes:
+        if not model.datatypes & set(BINARY_ONLY):
             agree(lambda: raw.outputs, lambda: rpc.infer(typed_request(model, samples(model))).outputs)  # noqa: B023
         return model.name
     raise NotTried(sentence)

@@ -7,7 +7,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from conformance.rest import Rest, excerpt, json_of, model_of, model_path
 from conformance.rpc import Rpc, rpc_model
-from conformance.tensors import KNOWN, Model, a_version
+from conformance.tensors import DTYPES, Model, a_version
 from conformance.verdict import Check, Fails, Level
 
 
@@ -124,7 +124,7 @@ def _model(model: Model, name: str) -> None:
         raise Fails(f"the metadata of {name} is that of {model.name}")
     if not model.inputs or not model.outputs:
         raise Fails(f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
-    unknown = model.datatypes - KNOWN
+    unknown = model.datatypes - DTYPES.keys()
     if unknown:
         raise Fails(f"{name} has the datatypes {', '.join(sorted(unknown))}, which the protocol does not know")
 

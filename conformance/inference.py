@@ -189,8 +189,6 @@ def _rpc_answers(rpc: Rpc, faults: list[str]) -> Iterator[tuple[Model, RpcAnswer
     for model in rpc.models:
         try:
             yield model, rpc.ask(model)
-        except NotTried:
-            continue
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or not _takes_bytes(model):
                 faults.append(f"{model.name} answers {said(error)}")

@@ -98,12 +98,10 @@ class Rest:
         """The JSON and the binary tensors of a request with sample inputs, binary only where JSON will not do.
 
         Raises:
-            NotTried: It takes or gives what only binary tensors carry, and these are not offered; or BF16.
+            NotTried: It takes or gives what only binary tensors carry, and these are not offered.
         """
-        if "BF16" in model.datatypes:
-            raise NotTried(f"{model.name} has BF16 tensors, which this kit cannot make")
         if not self.offers_binary and model.datatypes & set(BINARY_ONLY):
-            raise NotTried(f"{model.name} has FP16 tensors, and the server names no binary extension")
+            raise NotTried(f"{model.name} has tensors of 16-bit floats, and the server names no binary extension")
         inputs, raw = [], b""
         for tensor in samples(model, rows):
             if tensor.datatype in BINARY_ONLY:

@@ -96,11 +96,8 @@ class Rpc:
 
         Raises:
             Fails: The answer is not in the protocol's form.
-            NotTried: The model takes BF16.
             grpc.RpcError: It did not succeed.
         """
-        if "BF16" in model.datatypes:
-            raise NotTried(f"{model.name} has BF16 tensors, which this kit cannot make")
         return self.infer(raw_request(model, samples(model, rows)))
 
 

@@ -30,11 +30,12 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<u2"),
     "BYTES": np.dtype("O"),
 }
-"""The protocol's datatypes. BF16, which is an extension's, is known by name only: numpy has no such type."""
+"""The protocol's datatypes, and BF16, which numpy knows only by its bits."""
 
-KNOWN = frozenset(DTYPES) | {"BF16"}
+BF16_ONE = 0x3F80
 
 CLOSE = 1e-3
 """How far two answers to one question may be apart, relative: a batch is summed up in another order than a row."""
@@ -133,7 +134,8 @@ def sample(spec: Spec, rows: int = 1) -> Tensor:
     if spec.datatype == "BYTES":
         values = np.array([f"text {k}".encode() for k in range(count)], dtype=object)
     else:
-        values = (np.arange(count) % 2).astype(DTYPES[spec.datatype])
+        ones = np.arange(count) % 2
+        values = (ones * BF16_ONE if spec.datatype == "BF16" else ones).astype(DTYPES[spec.datatype])
     return Tensor(spec.name, spec.datatype, values.reshape(shape))
 
 

@@ -26,6 +26,8 @@ def gateway_of_every_type() -> Iterator[tuple[str, str]]:
         policy["models"] = {"digits": digits | {"variants": {"edge": digits["variants"]["edge"]}}} | policy["models"]
         (models / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
         with GatewayProcess(models / "policy.yaml", {"HYBRID_ROUTER_MODELS_DIR": folder}) as gateway:
+            for model in ("digits", "identity"):
+                gateway.wait_until(lambda it, path=f"/v2/models/{model}/ready": it.http.get(path).status_code == 200)
             yield gateway.url, gateway.grpc
 
 
