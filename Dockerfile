@@ -21,6 +21,7 @@ COPY router router
 COPY backends backends
 COPY policies policies
 COPY planning planning
+COPY conformance conformance
 COPY drills drills
 # What only builds and installs goes; `pip check` says if something that runs needed it. Bytecode is compiled here, as
 # nothing can write it later, and is valid whatever the time stamps, which not every builder keeps.

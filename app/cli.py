@@ -1,4 +1,4 @@
-"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, infer, status, policy check and schema."""
+"""The command line: `hybrid-router serve`, and everything else that is done to or with a gateway from a terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app import client
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
+from conformance.command import conformance
 from drills.command import drill
 from planning.command import advise, tco
 
@@ -215,6 +216,7 @@ def schema() -> None:
 
 
 main.add_command(advise)
+main.add_command(conformance)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)

@@ -64,7 +64,7 @@ def test_command(command: str, steady: GatewayProcess) -> None:
     if "drill" in command and "--list" not in command:
         # Drills take minutes: test_drill_command runs one. Here the command line only has to be one.
         return assert_parses(command)
-    command = command.replace("http://127.0.0.1:8080", steady.url)
+    command = command.replace("http://127.0.0.1:8080", steady.url).replace("127.0.0.1:8081", steady.grpc)
     done = subprocess.run(
         ["bash", "-ec", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
