@@ -88,3 +88,13 @@ async def test_text_reaches_the_model_as_text(tmp_path: Path) -> None:
             await echoed(b"\xff")
     finally:
         await backend.close()
+
+
+async def test_text_beside_bfloat16_is_refused_in_words(tmp_path: Path) -> None:
+    save_identity_model(tmp_path / "both.onnx", ("bfloat16", "string"))
+    tensors = {dtype: TensorSpec(dtype, (-1, 2)) for dtype in ("bfloat16", "string")}
+    outputs = {f"{dtype}_out": spec for dtype, spec in tensors.items()}
+    backend = OnnxBackend(OnnxOptions(), BackendContext(tmp_path))
+    with pytest.raises(BackendUnavailable, match="bfloat16 tensors and takes text"):
+        await backend.open(ModelSpec("both", "1", tensors, outputs), OnnxVariant("both.onnx"))
+    await backend.close()
