@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
-from router.errors import BackendRejectedInput
+from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, TensorSpec
 from router.ports import BackendContext, Call
 from router.types import nbytes
+from tests.integration.identity_model import save_identity_model
 
 WIDTH = 512
 SPEC = ModelSpec("wide", "1", {"x": TensorSpec("float32", (-1, WIDTH))}, {"y": TensorSpec("float32", (-1, WIDTH))})
