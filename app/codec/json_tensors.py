@@ -61,7 +61,7 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
     rank = _rank(text, field)
     try:
         nested = _decoder(rank, dtype).decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTensor(_sentence(field, dtype, error), field=field) from error
     try:
         return _array(nested, dtype, rank)
