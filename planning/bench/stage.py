@@ -179,14 +179,14 @@ class Stage:
 
 def _wait_available(url: str, model: str, cell: Cell) -> None:
     give_up = time.monotonic() + AVAILABLE_S
-    while not all(target["available"] for target in _targets(url, model)):
+    while problems := _problems(url, model):
         if time.monotonic() > give_up:
-            problems = [target.get("problem") or target["backend"] for target in _targets(url, model)]
-            raise StageFailed(f"{cell.key}: within {AVAILABLE_S:g} s not every backend was of use: {problems}")
+            raise StageFailed(f"{cell.key}: within {AVAILABLE_S:g} s it was not ready: {'; '.join(problems)}.")
         time.sleep(LOOK_EVERY_S)
 
 
-def _targets(url: str, model: str) -> list[dict[str, Any]]:
+def _problems(url: str, model: str) -> list[str]:
+    """Why a gateway would not ask every backend of a model now; empty where it would."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ASK_TIMEOUT_S)
@@ -194,8 +194,8 @@ def _targets(url: str, model: str) -> list[dict[str, Any]]:
         connection.request("GET", "/status")
         status = msgspec.json.decode(connection.getresponse().read())
     except (OSError, http.client.HTTPException) as error:
-        raise StageFailed(f"the gateway at {url} does not answer: {error!r}") from None
+        return [f"the gateway does not answer ({error!r})"]
     finally:
         connection.close()
     targets: list[dict[str, Any]] = status["models"][model]["targets"]
-    return targets
+    return [f"{target['backend']} is {target['problem'] or 'not up'}" for target in targets if not target["available"]]

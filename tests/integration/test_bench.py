@@ -53,7 +53,10 @@ def test_a_benchmark_that_is_killed_can_be_gone_on_with(tmp_path: Path) -> None:
         [sys.executable, "-m", "app", "bench", "run", str(plan), "--out", str(out)], cwd=ROOT, stderr=subprocess.PIPE
     )
     with bench:
-        wait_for(out.exists, 30)
+        assert bench.stderr is not None
+        assert bench.stderr.readline().startswith(b"1 of 3 | local")
+        second = bench.stderr.readline()
+        assert second.startswith(b"2 of 3 | cloud"), second + bench.stderr.read()  # the first is on the disk then
         left_behind = descendants_of(bench.pid)
         bench.kill()
     wait_for(lambda: not any(map(is_running, left_behind)), 10)
