@@ -35,8 +35,11 @@ AVAILABLE_S = 30.0
 LOOK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 2.0
 
-LARGEST_BODY = 256 * 1024 * 1024
-"""The gateway's limit protects it from strangers; a plan's payload is none."""
+SETTINGS = {
+    "HYBRID_ROUTER_GRPC_PORT": "off",  # nobody asks there, and its usual port may be a real gateway's
+    "HYBRID_ROUTER_MAX_BODY_BYTES": str(256 * 1024 * 1024),  # against strangers, which a plan's payload is none of
+    "HYBRID_ROUTER_DRAIN_NOTICE_S": "0",
+}
 
 TRITON_MODEL = ROOT / "deploy/triton/model.py"
 
@@ -147,7 +150,7 @@ class Stage:
         gateway = Child(
             python("app", "serve", *options),
             folder / "gateway.log",
-            {"HYBRID_ROUTER_MAX_BODY_BYTES": str(LARGEST_BODY), "HYBRID_ROUTER_DRAIN_NOTICE_S": "0"},
+            SETTINGS,
         )
         running.callback(gateway.stop)
         found = re.search(r"listens on (http://\S+?),", gateway.line(GATEWAY_START_S))
