@@ -232,6 +232,9 @@ def _warnings(a: Results, b: Results) -> list[str]:
         for cell in b.cells
         if abs(cell.summary.failed_share - failed.get(cell.key, cell.summary.failed_share)) > NOTABLE_FAILURES
     ]
+    late = {cell.key: None for results in (a, b) for cell in results.cells if cell.sent_late}
+    if late:
+        warnings.append(f"The sender itself was late, which is its machine's doing, in {', '.join(late)}.")
     if any(len(cell.rounds) == 1 for results in (a, b) for cell in results.cells):
         warnings.append("With one round nothing is known of how rounds differ: a difference may be the machine's.")
     return warnings

@@ -22,6 +22,9 @@ from planning.plain import as_plain
 
 FORMAT = "hybrid-router-bench/1"
 
+LATE_US = 5000
+"""A sender that is so late at its P99 says more of its own machine than of whom it asks."""
+
 
 class UnusableResults(Exception):
     """A file that holds no results of a benchmark; the message says why."""
@@ -114,6 +117,11 @@ class CellResults:
     def key(self) -> str:
         """As `planning.bench.plan.Cell.key`."""
         return f"{self.subject} | {self.network or 'no line'} | {self.scenario}"
+
+    @property
+    def sent_late(self) -> bool:
+        """Whether this machine was too slow for its own load in some round."""
+        return any(one.late_p99_us > LATE_US for one in self.rounds)
 
     @property
     def summary(self) -> Summary:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from planning.bench.comparison import Comparison, Difference
-from planning.bench.results import CellResults, Quantiles, Results
-
-LATE_US = 5000
-"""A sender that is so late at its P99 says more of this machine than of whom it asks."""
+from planning.bench.results import LATE_US, CellResults, Quantiles, Results
 
 HEADINGS = ("subject", "line", "load", "sent", "failed", "P50", "P95", "P99", "compute", "network", "$/million", "J")
 
@@ -28,8 +25,7 @@ def results_text(results: Results) -> str:
         "",
         "Milliseconds from when a request was due to its answer; compute and network: medians, as routes report them.",
     ]
-    late = [cell.key for cell in results.cells if any(one.late_p99_us > LATE_US for one in cell.rounds)]
-    if late:
+    if any(cell.sent_late for cell in results.cells):
         lines.append(
             f"* This machine sent late itself (P99 above {LATE_US / 1000:g} ms): the figures are too high, "
             "ask from another machine or less."
@@ -46,7 +42,7 @@ def results_text(results: Results) -> str:
 
 def _row(cell: CellResults) -> tuple[str, ...]:
     summary = cell.summary
-    mark = "*" if any(one.late_p99_us > LATE_US for one in cell.rounds) else ""
+    mark = "*" if cell.sent_late else ""
     cost, joules = summary.usd_per_million, summary.joules_per_inference
     return (
         cell.subject,

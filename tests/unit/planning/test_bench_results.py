@@ -208,6 +208,8 @@ def test_too_few_requests_have_no_p99() -> None:
 def test_a_comparison_is_the_same_again_and_can_be_read() -> None:
     randomness = np.random.default_rng(5)
     a, b = (results([cell(latencies(randomness, 200).tolist())]) for _ in range(2))
+    assert not any("late" in warning for warning in compare(a, b).warnings)
+    b = results([cell(list(b.cells[0].rounds[0].latency_us), late_p99_us=9000)])
     b = replace(b, machine={**b.machine, "processor": "another", "busy at the start": "3.0"}, ended=None)
     once = compare(a, b, 3)
     assert once == compare(a, b, 3)
@@ -216,6 +218,7 @@ def test_a_comparison_is_the_same_again_and_can_be_read() -> None:
     assert "No difference." in text
     assert "The machines differ in processor: one in A, another in B." in text
     assert "B is not finished." in text
+    assert "The sender itself was late, which is its machine's doing, in local | 50 ms | single." in text
     assert "busy" not in text
 
 
