@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.hailo import HailoBackend, HailoOptions
 from backends.onnx import OnnxBackend, OnnxOptions
 from backends.triton import TritonBackend, TritonOptions
 from policies.loader import load
@@ -29,25 +30,24 @@ class Subject:
     """A way to run the sample models.
 
     Args:
-        name: Name of the backend in the sample policy file.
-        options: Options of its kind.
+        make: Makes a new backend of this kind.
+        variants: The variant of each sample model.
         correct: How many of the 540 held-out digits its model gets right, by deploy/models/accuracy.json.
     """
 
-    name: str
-    options: Any
+    make: Callable[[], Backend]
+    variants: Mapping[str, Any]
     correct: int
 
     def backend(self) -> Backend:
         """A new backend of this kind."""
-        return OnnxBackend(self.options, CONTEXT) if self.name == "edge" else TritonBackend(self.options, CONTEXT)
+        return self.make()
 
     @asynccontextmanager
     async def opened(self, model: str = "digits") -> AsyncIterator[Servable]:
         """A model on a backend of its own, both closed afterwards."""
         backend = self.backend()
-        entry = MODELS[model]
-        servable = await backend.open(entry.spec, entry.variants[self.name])
+        servable = await backend.open(MODELS[model].spec, self.variants[model])
         try:
             yield servable
         finally:
@@ -57,12 +57,22 @@ class Subject:
 
 def onnx() -> Subject:
     """ONNX Runtime in this process."""
-    return Subject("edge", OnnxOptions(), correct=528)
+    return Subject(lambda: OnnxBackend(OnnxOptions(), CONTEXT), _variants("edge"), correct=528)
 
 
 def triton(url: str) -> Subject:
     """A real Triton at this address."""
-    return Subject("cloud", TritonOptions(url), correct=533)
+    return Subject(lambda: TritonBackend(TritonOptions(url), CONTEXT), _variants("cloud"), correct=533)
+
+
+def hailo(models_dir: Path, variants: Mapping[str, Any]) -> Subject:
+    """HailoRT's stand-in, with the edge's models as `.hef` files in this folder."""
+    return Subject(lambda: HailoBackend(HailoOptions(), BackendContext(models_dir)), variants, correct=528)
+
+
+def _variants(backend: str) -> dict[str, Any]:
+    """The variants of a backend in the sample policy file."""
+    return {name: entry.variants[backend] for name, entry in MODELS.items()}
 
 
 def call(payload: Payload, request_id: str = "r1") -> Call:

@@ -1,9 +1,11 @@
-"""What the engine expects of every backend, held against the real thing: ONNX Runtime, and Triton over gRPC."""
+"""What the engine expects of every backend: of ONNX Runtime, of a real Triton over gRPC, and of HailoRT's stand-in."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +14,23 @@ from app.cloud import TritonProcess
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout
 from router.model import Tensor
 from router.types import Reply
-from tests.contract.backends import MODELS, Subject, call, onnx, pixels, triton
+from tests.contract.backends import MODELS, Subject, call, hailo, onnx, pixels, triton
+from tests.hat import standin, write_samples
 
 Holdout = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(params=["onnx", "triton"])
-def subject(request: pytest.FixtureRequest) -> Subject:
+@pytest.fixture(params=["onnx", "triton", "hailo"])
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     """Each backend in turn; Triton is started for the first test that needs it."""
-    if request.param == "onnx":
-        return onnx()
-    process: TritonProcess = request.getfixturevalue("triton")
-    return triton(process.grpc_url)
+    if request.param == "hailo":
+        with standin() as module:
+            yield hailo(tmp_path, write_samples(module, tmp_path))
+    elif request.param == "onnx":
+        yield onnx()
+    else:
+        process: TritonProcess = request.getfixturevalue("triton")
+        yield triton(process.grpc_url)
 
 
 def soon(seconds: float = 20.0) -> float:
@@ -70,7 +77,7 @@ async def test_a_second_model_beside_the_first(subject: Subject, holdout: Holdou
     given, _ = holdout
     images = np.ascontiguousarray(given[:5].reshape(5, 8, 8), dtype=np.float32)
     backend = subject.backend()
-    opened = {name: await backend.open(entry.spec, entry.variants[subject.name]) for name, entry in MODELS.items()}
+    opened = {name: await backend.open(entry.spec, subject.variants[name]) for name, entry in MODELS.items()}
     embedded = await opened["embed"].infer(call({"image": images}), soon())
     digits = await opened["digits"].infer(pixels(given[:5]), soon())
     fits(embedded, "embed", 5)
