@@ -149,7 +149,8 @@ def _opened(sdk: Any) -> Any:
         params.scheduling_algorithm = sdk.HailoSchedulingAlgorithm.ROUND_ROBIN
         return sdk.VDevice(params)
     except Exception as error:
-        raise translated(error, "Opening the HAT", status_name(sdk)) from error
+        said = translated(error, "Opening the HAT", status_name(sdk)).with_traceback(None)
+    raise said  # without its cause, whose traceback would keep what was half opened
 
 
 DEVICE = SharedDevice()

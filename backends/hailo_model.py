@@ -1,4 +1,8 @@
-"""A .hef on the shared device: opened, held against the model's spec, configured. Everything here blocks."""
+"""A .hef on the shared device: opened, held against the model's spec, configured. Everything here blocks.
+
+An error that leaves this file has no cause and no context: their tracebacks would keep HailoRT's objects alive, those
+the chip, and whoever keeps the error, as the engine does, would keep everybody off the HAT.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +58,11 @@ class HailoModel:
         try:
             self._infer_model = self._lease.vdevice.create_infer_model(str(self._path))
             self.conversions = self._fitted()
+            return
         except Exception as error:
-            said = self.translated(error)
-            self.close(lost=self.is_lost(error))
-            raise said from error
+            said, lost = self.translated(error).with_traceback(None), self.is_lost(error)
+        self.close(lost=lost)
+        raise said
 
     def configure(self) -> tuple[Any, list[Any]]:
         """Puts the model on the chip, or lets the device go. Keeps the GIL for as long as that takes, as HailoRT does.
@@ -65,13 +70,16 @@ class HailoModel:
         Returns:
             The configured infer model, and as many bindings as its queue has places.
         """
+        configured = None
         try:
             configured = self._infer_model.configure()
             return configured, [configured.create_bindings() for _ in range(configured.get_async_queue_size())]
         except Exception as error:
-            said = self.translated(error)
-            self.close(lost=self.is_lost(error))
-            raise said from error
+            said, lost = self.translated(error).with_traceback(None), self.is_lost(error)
+        if configured is not None:
+            configured.__exit__(None, None, None)
+        self.close(lost=lost)
+        raise said
 
     def is_connected(self) -> bool:
         """Whether a HAT is on the bus, and the device not lost; looks into sysfs, and does not trouble the chip."""

@@ -20,10 +20,17 @@ MODELS_DIR = ROOT / "deploy/models"
 @contextmanager
 def standin() -> Iterator[Any]:
     """The module `hailo_platform.standin`, with a chip of its own; HailoRT can be imported meanwhile."""
+    with installed():
+        yield importlib.import_module("hailo_platform.standin")
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """HailoRT's package is on the path, whole or not."""
     _forget()
     sys.path.insert(0, str(STANDINS))
     try:
-        yield importlib.import_module("hailo_platform.standin")
+        yield
     finally:
         sys.path.remove(str(STANDINS))
         _forget()
