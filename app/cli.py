@@ -1,4 +1,4 @@
-"""The command line: `hybrid-router serve`, `demo`, `cloud`, `drill`, `infer`, `status`, `policy check` and `schema`."""
+"""The command line: `hybrid-router serve`, `demo`, `cloud`, `device`, `drill`, `infer`, `status` and `policy`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from app import client
+from app.device_command import device
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from drills.command import drill
 
@@ -209,6 +210,7 @@ def schema() -> None:
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
+main.add_command(device)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)

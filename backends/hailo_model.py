@@ -139,3 +139,21 @@ def _stream(stream: Any) -> Stream:
     infos = stream.quant_infos
     scale, zero_point = (infos[0].qp_scale, infos[0].qp_zp) if infos else (1.0, 0.0)
     return Stream(stream.name, tuple(stream.shape), scale or 1.0, zero_point, bool(stream.is_nms))
+
+
+def streams_of(path: Path) -> tuple[list[Stream], list[Stream]]:
+    """The inputs and outputs of a .hef. Takes a lease of the device meanwhile.
+
+    Raises:
+        BackendUnavailable: There is no HailoRT, no HAT, or no such file that it can read.
+    """
+    lease = DEVICE.lease()
+    try:
+        model = lease.vdevice.create_infer_model(str(path))
+        return [_stream(stream) for stream in model.inputs], [_stream(stream) for stream in model.outputs]
+    except Exception as error:
+        said = translated(error, path.name, status_name(lease.sdk)).with_traceback(None)
+    finally:
+        model = None
+        lease.end()
+    raise said

@@ -70,7 +70,7 @@ def test_numbers_within_range_come_back_within_half_a_step(
     assert np.abs(conversion.from_stream(frames) - tensor).max() <= scale * 0.5 * (1 + 1e-9)
 
 
-@given(st.sampled_from(sorted(LIMITS)), npst.arrays(np.float32, (2, 4), elements=st.floats(-(2.0**99), 2.0**99, width=32)))
+@given(st.sampled_from(sorted(LIMITS)), npst.arrays(np.float32, (2, 4), elements=st.floats(width=32, allow_nan=False)))
 def test_numbers_out_of_range_are_clipped_and_never_wrapped(format: Any, tensor: Tensor) -> None:
     said = HailoTensor(format=format, scale=1.0, zero_point=0.0)
     frames = converted(TensorSpec("float32", (-1, 4)), said, Stream("s", (4,))).to_stream(tensor)
