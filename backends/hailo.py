@@ -13,19 +13,22 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from backends.hailo_errors import NO_HAT
 from backends.hailo_model import HailoModel
 from backends.hailo_pipeline import Pipeline
 from backends.hailo_streams import HailoTensor
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout, BackendUnavailable, InvalidTensor
-from router.model import ModelSpec, Tensors
+from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, Reply, row_count
+from router.types import EncodedImage, Reply, nbytes, row_count
 
 HUNG_AFTER_S = 10.0
 """A job that takes longer will not come back: the model is configured anew."""
+
+INLINE_BELOW_BYTES = 65_536
+"""Fewer are converted on the event loop, in less time than a hop to a thread and back costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,12 @@ class HailoServable:
         except InvalidTensor as error:
             raise BackendRejectedInput(error.detail) from error
         hef, pipeline = await self._ready(deadline, insist=False)
-        ready = time.monotonic()
+        inputs = await _beside(pipeline, call.payload_bytes, partial(_frames, hef, call.payload))
         outputs = {c.stream: c.empty(row_count(call.payload, self._model)) for c in hef.conversions.outputs.values()}
-        times = await pipeline.run(_frames(hef, call.payload), outputs, deadline, call.late)
-        tensors = {name: c.from_stream(outputs[c.stream]) for name, c in hef.conversions.outputs.items()}
-        return Reply(tensors, ready - asked + times.queue_s, 0.0, times.compute_s)
+        converted = time.monotonic()
+        times = await pipeline.run(inputs, outputs, deadline, call.late)
+        tensors = await _beside(pipeline, nbytes(outputs), partial(_tensors, hef, outputs))
+        return Reply(tensors, converted - asked + times.queue_s, 0.0, times.compute_s)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """Looks whether a HAT is on the bus and the model on it, and mends what is broken; or runs it on zeros."""
@@ -210,5 +214,14 @@ async def _close_when_open(opening: asyncio.Task[None], servable: HailoServable)
     await servable.close()
 
 
-def _frames(hef: HailoModel, tensors: Tensors) -> dict[str, Any]:
+async def _beside(pipeline: Pipeline, size: int, convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Converts so many bytes; many of them in the pipeline's thread, since a large picture takes milliseconds."""
+    return convert() if size < INLINE_BELOW_BYTES else await pipeline.in_thread(convert)
+
+
+def _tensors(hef: HailoModel, outputs: Tensors) -> dict[str, Tensor]:
+    return {name: c.from_stream(outputs[c.stream]) for name, c in hef.conversions.outputs.items()}
+
+
+def _frames(hef: HailoModel, tensors: Tensors) -> dict[str, Tensor]:
     return {c.stream: c.to_stream(tensors[name]) for name, c in hef.conversions.inputs.items()}

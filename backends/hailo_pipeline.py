@@ -20,10 +20,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from router.errors import BackendError, BackendTimeout, BackendUnavailable
 from router.model import Tensor
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,16 @@ class Pipeline:
                 job.abandoned = True
         begun, ended = jobs[0].begun_at or asked, jobs[-1].ended_at
         return Times(begun - asked, ended - begun)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Does something in the thread of this pipeline.
+
+        Raises:
+            BackendError: The pipeline is broken.
+        """
+        if self.broken is not None:
+            raise self._translate(self.broken)
+        return await self._loop.run_in_executor(self._thread, work)
 
     def stuck_for(self, now: float) -> float:
         """Seconds since the oldest job under way was begun; 0 if there is none."""
