@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backends.hailo import HailoBackend, HailoOptions
+from backends.oip_http import OipHttpBackend, OipHttpOptions
 from backends.onnx import OnnxBackend, OnnxOptions
 from backends.triton import TritonBackend, TritonOptions
 from policies.loader import load
@@ -30,24 +31,34 @@ class Subject:
     """A way to run the sample models.
 
     Args:
-        make: Makes a new backend of this kind.
-        variants: The variant of each sample model.
+        name: Name of the backend in the sample policy file that it stands for.
+        kind: Its class.
+        options: Options of its kind.
         correct: How many of the 540 held-out digits its model gets right, by deploy/models/accuracy.json.
+        context: Where its model files are.
+        variants: The variant of each sample model, where it stands for no backend of the sample policy file.
     """
 
-    make: Callable[[], Backend]
-    variants: Mapping[str, Any]
+    name: str
+    kind: Callable[[Any, BackendContext], Backend]
+    options: Any
     correct: int
+    context: BackendContext = CONTEXT
+    variants: Mapping[str, Any] | None = None
 
     def backend(self) -> Backend:
         """A new backend of this kind."""
-        return self.make()
+        return self.kind(self.options, self.context)
+
+    def variant(self, model: str) -> Any:
+        """Its variant of a sample model."""
+        return self.variants[model] if self.variants is not None else MODELS[model].variants[self.name]
 
     @asynccontextmanager
     async def opened(self, model: str = "digits") -> AsyncIterator[Servable]:
         """A model on a backend of its own, both closed afterwards."""
         backend = self.backend()
-        servable = await backend.open(MODELS[model].spec, self.variants[model])
+        servable = await backend.open(MODELS[model].spec, self.variant(model))
         try:
             yield servable
         finally:
@@ -57,22 +68,22 @@ class Subject:
 
 def onnx() -> Subject:
     """ONNX Runtime in this process."""
-    return Subject(lambda: OnnxBackend(OnnxOptions(), CONTEXT), _variants("edge"), correct=528)
+    return Subject("edge", OnnxBackend, OnnxOptions(), correct=528)
 
 
 def triton(url: str) -> Subject:
-    """A real Triton at this address."""
-    return Subject(lambda: TritonBackend(TritonOptions(url), CONTEXT), _variants("cloud"), correct=533)
+    """A real Triton at this gRPC address."""
+    return Subject("cloud", TritonBackend, TritonOptions(url), correct=533)
+
+
+def oip_http(url: str) -> Subject:
+    """A server at this HTTP address that has the models of the cloud."""
+    return Subject("cloud", OipHttpBackend, OipHttpOptions(url), correct=533)
 
 
 def hailo(models_dir: Path, variants: Mapping[str, Any]) -> Subject:
     """HailoRT's stand-in, with the edge's models as `.hef` files in this folder."""
-    return Subject(lambda: HailoBackend(HailoOptions(), BackendContext(models_dir)), variants, correct=528)
-
-
-def _variants(backend: str) -> dict[str, Any]:
-    """The variants of a backend in the sample policy file."""
-    return {name: entry.variants[backend] for name, entry in MODELS.items()}
+    return Subject("hat", HailoBackend, HailoOptions(), 528, BackendContext(models_dir), variants)
 
 
 def call(payload: Payload, request_id: str = "r1") -> Call:

@@ -151,3 +151,42 @@ async def test_a_deadline_that_passed_in_the_queue_is_a_timeout(models: Path) ->
         with pytest.raises(BackendTimeout):
             await late
         assert isinstance(await first, Reply)
+
+
+async def test_quick_requests_that_are_ready_together_share_runs_beside_the_loop(models: Path) -> None:
+    async with opened(models, 16) as servable:
+        for size in range(12):
+            servable._expected_s[size] = 0.0005
+        replies = await asyncio.gather(*(asking(servable, row) for row in (1, 2, 3, 4)))
+        for size in range(12):
+            servable._expected_s[size] = 0.0005
+        lone = await asking(servable, 2)
+    assert replies[2].compute_s == replies[3].compute_s
+    np.testing.assert_allclose(lone.outputs["y"], replies[1].outputs["y"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 16])
+async def test_a_model_that_does_not_give_a_row_for_each_row_shares_no_runs(tmp_path: Path, rows: int) -> None:
+    """Its file says that any number of rows comes out, and what comes out is the first."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"{name}_rows", 4]) for name in ("x", "y"))
+    first = helper.make_node("Compress", ["x", "condition"], ["y"], axis=0)
+    graph = helper.make_graph([first], "first", [x], [y], [numpy_helper.from_array(np.array([True]), "condition")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "first.onnx")
+    tensor = TensorSpec("float32", (-1, 4))
+    spec = ModelSpec("first", "1", {"x": tensor}, {"y": tensor})
+    backend = OnnxBackend(OnnxOptions(max_batch_rows=rows), BackendContext(tmp_path))
+    servable = await backend.open(spec, OnnxVariant("first.onnx"))
+    servable._expected_s[5] = 1.0
+    payloads: list[dict[str, Tensor]] = [{"x": np.full((1, 4), value, np.float32)} for value in range(4)]
+    replies = await asyncio.gather(
+        *(servable.infer(Call(payload, 16, "r1", {}), time.monotonic() + 60) for payload in payloads)
+    )
+    assert [reply.outputs["y"].tolist() for reply in replies] == [payload["x"].tolist() for payload in payloads]
+    await backend.close()
+
+
+@pytest.mark.parametrize("options", [{"max_batch_rows": -1}, {"max_batch_rows": 4097}, {"max_batch_bytes": 0}])
+def test_bounds_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be between"):
+        OnnxOptions(**options)

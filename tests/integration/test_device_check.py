@@ -31,7 +31,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield found
 
 
-def check(*arguments: str | Path) -> Result:
+def check(*arguments: str | Path | float) -> Result:
     return CliRunner().invoke(main, ["device", "check", *map(str, arguments)])
 
 
