@@ -145,6 +145,12 @@ _CLASSES: Mapping[str, str] = MappingProxyType(
 """Statuses that usually come as a class, where the bare number came through."""
 
 
+def bare(error: BaseException) -> BaseException:
+    """The same, without what it drags along: HailoRT's frames refer to objects that keep the chip while they live."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 def translated(error: BaseException, what: str, status_name: Callable[[int], str] | None = None) -> BackendError:
     """The error in the router's words; one of the router's own is returned as it is.
 

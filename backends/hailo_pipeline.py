@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from backends.hailo_errors import bare
 from router.errors import BackendError, BackendTimeout, BackendUnavailable
 from router.model import Tensor
 
@@ -182,8 +183,9 @@ class Pipeline:
 
     def _drop(self) -> None:
         # Not shutdown(), which keeps the GIL while it waits for jobs: leaving the context lets go of it.
+        configured, self._configured = self._configured, None
         try:
-            self._configured.__exit__(None, None, None)
+            configured.__exit__(None, None, None)
         except Exception as error:
             log.warning("taking a model off the HAT failed: %s", error)
 
@@ -246,7 +248,7 @@ class Pipeline:
                 job.bindings, callback=lambda completion_info: self._tell(job, completion_info.exception)
             )
         except Exception as error:
-            self._tell(job, error)
+            self._tell(job, bare(error))
 
     def _tell(self, job: Job, error: BaseException | None) -> None:
         """A job has ended; in HailoRT's thread, or in ours."""

@@ -9,11 +9,10 @@ driver or PCIe behave, how long calls that keep the GIL stop the event loop, or 
 test says.
 """
 
+from .pyhailort._device import Device, DvmTypes, PowerMeasurementTypes
 from .pyhailort.pyhailort import (
     HEF,
     AsyncInferJob,
-    Device,
-    DvmTypes,
     FormatOrder,
     FormatType,
     HailoCommunicationClosedException,
@@ -21,7 +20,6 @@ from .pyhailort.pyhailort import (
     HailoRTException,
     HailoRTStreamAbortedByUser,
     HailoSchedulingAlgorithm,
-    PowerMeasurementTypes,
     VDevice,
 )
 from .standin import CHIP

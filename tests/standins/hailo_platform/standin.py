@@ -27,6 +27,7 @@ class Chip:
         frame_s: Seconds that a frame takes.
         gate: Frames wait for it: cleared, the chip hangs.
         fail_next: Status names that the next frames end with.
+        refuse_next: Status names that the next calls of `run_async` fail with.
         temperature_c: What its sensors say.
         shuts_down_at_c: From here on its data flow is stopped.
         power_w: None on a board that does not measure it.
@@ -42,6 +43,7 @@ class Chip:
     frame_s: float = 0.0
     gate: threading.Event = field(default_factory=threading.Event)
     fail_next: list[str] = field(default_factory=list)
+    refuse_next: list[str] = field(default_factory=list)
     temperature_c: float = 48.0
     shuts_down_at_c: float = 120.0
     power_w: float | None = 1.4

@@ -80,7 +80,7 @@ class Hef:
     @classmethod
     def read(cls, source: str | bytes) -> Self:
         """Reads it; raises what the library raises for one that is none."""
-        from .pyhailort import exception_for
+        from ._statuses import exception_for
 
         try:
             document = json.loads(Path(source).read_bytes() if isinstance(source, str) else source)
@@ -155,6 +155,8 @@ class Pipeline:
     def push(self, frames: Sequence[Frame], ended: Callable[[str], None]) -> str:
         """Queues frames. When it cannot, the pipeline is shut down, as the library's is."""
         status = self._stopped or next(filter(None, map(self._problem_with, frames)), "")
+        if not status and CHIP.refuse_next:
+            status = CHIP.refuse_next.pop(0)
         with self._changed:
             if not status and self._under_way + len(frames) > CHIP.queue_size:
                 status = "HAILO_QUEUE_IS_FULL"

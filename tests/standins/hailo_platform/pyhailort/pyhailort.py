@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum, IntEnum
+from enum import Enum
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -13,122 +13,12 @@ import numpy as np
 
 from ..standin import CHIP  # noqa: TID252 a package that is imported under another name by type checkers
 from . import _library
+from ._device import *  # noqa: F403 the vendor has it all in this module
+from ._device import Device
+from ._statuses import *  # noqa: F403
+from ._statuses import HailoRTException, exception_for
 
 Buffer = np.ndarray[Any, np.dtype[Any]]
-
-
-class HailoRTException(Exception):
-    """Base of all."""
-
-
-class HailoRTStatusException(HailoRTException):
-    """What the C++ library raises: a bare number. The vendor forgets to translate it in `Device`."""
-
-
-class HailoRTTimeout(HailoRTException):
-    pass
-
-
-class HailoRTStreamAborted(HailoRTException):
-    pass
-
-
-class HailoRTStreamAbortedByUser(HailoRTException):
-    pass
-
-
-class HailoRTInvalidOperationException(HailoRTException):
-    pass
-
-
-class HailoRTInvalidArgumentException(HailoRTException):
-    pass
-
-
-class HailoRTNotFoundException(HailoRTException):
-    pass
-
-
-class HailoRTInvalidHEFException(HailoRTException):
-    pass
-
-
-class HailoRTHEFNotCompatibleWithDevice(HailoRTException):
-    pass
-
-
-class HailoRTDriverOperationFailedException(HailoRTException):
-    pass
-
-
-class HailoRTInvalidFrameException(HailoRTException):
-    pass
-
-
-class HailoRTUnsupportedOpcodeException(HailoRTException):
-    pass
-
-
-class HailoRTFirmwareControlFailedException(HailoRTException):
-    pass
-
-
-class HailoRTNetworkGroupNotActivatedException(HailoRTException):
-    pass
-
-
-class HailoCommunicationClosedException(HailoRTException):
-    pass
-
-
-class InvalidProtocolVersionException(HailoRTException):
-    pass
-
-
-STATUSES: Mapping[str, int] = {
-    "HAILO_OUT_OF_HOST_MEMORY": 3,
-    "HAILO_TIMEOUT": 4,
-    "HAILO_INVALID_OPERATION": 6,
-    "HAILO_INTERNAL_FAILURE": 8,
-    "HAILO_FW_CONTROL_FAILURE": 18,
-    "HAILO_INVALID_FRAME": 25,
-    "HAILO_INVALID_HEF": 26,
-    "HAILO_DRIVER_OPERATION_FAILED": 36,
-    "HAILO_NOT_FOUND": 61,
-    "HAILO_COMMUNICATION_CLOSED": 62,
-    "HAILO_STREAM_ABORT": 63,
-    "HAILO_DRIVER_NOT_INSTALLED": 64,
-    "HAILO_OUT_OF_PHYSICAL_DEVICES": 74,
-    "HAILO_INVALID_DRIVER_VERSION": 76,
-    "HAILO_QUEUE_IS_FULL": 82,
-    "HAILO_HEF_NOT_COMPATIBLE_WITH_DEVICE": 93,
-    "HAILO_DEVICE_TEMPORARILY_UNAVAILABLE": 97,
-}
-
-_CLASSES: Mapping[str, type[HailoRTException]] = {
-    "HAILO_TIMEOUT": HailoRTTimeout,
-    "HAILO_INVALID_OPERATION": HailoRTInvalidOperationException,
-    "HAILO_FW_CONTROL_FAILURE": HailoRTFirmwareControlFailedException,
-    "HAILO_INVALID_FRAME": HailoRTInvalidFrameException,
-    "HAILO_INVALID_HEF": HailoRTInvalidHEFException,
-    "HAILO_DRIVER_OPERATION_FAILED": HailoRTDriverOperationFailedException,
-    "HAILO_NOT_FOUND": HailoRTNotFoundException,
-    "HAILO_COMMUNICATION_CLOSED": HailoCommunicationClosedException,
-    "HAILO_STREAM_ABORT": HailoRTStreamAborted,
-    "HAILO_HEF_NOT_COMPATIBLE_WITH_DEVICE": HailoRTHEFNotCompatibleWithDevice,
-}
-
-
-def get_status_message(status_code: int) -> str:
-    """The name of a status."""
-    return {number: name for name, number in STATUSES.items()}[status_code]
-
-
-def exception_for(name: str) -> HailoRTException:
-    """What the vendor's Python layer makes of a status."""
-    if name in _CLASSES:
-        return _CLASSES[name](name)
-    return HailoRTException(f"libhailort failed with error: {STATUSES[name]} ({name})")
 
 
 class FormatType(Enum):
@@ -154,102 +44,6 @@ class HailoSchedulingAlgorithm(Enum):
 class HailoPowerMode(Enum):
     PERFORMANCE = 0
     ULTRA_PERFORMANCE = 1
-
-
-class DvmTypes(Enum):
-    AUTO = 0
-
-
-class PowerMeasurementTypes(Enum):
-    AUTO = 0
-
-
-class DeviceArchitectureTypes(IntEnum):
-    HAILO8 = 1
-    HAILO8L = 2
-    HAILO10H = 6
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class BoardInformation:
-    """What a chip says of itself."""
-
-    board_name = "Hailo-8"
-    firmware_version = "5.2.0 (release,app)"
-    device_architecture = DeviceArchitectureTypes.HAILO8L
-    serial_number = "STANDIN0000000001"
-    part_number = "HM21LB1C2LAE"
-    product_name = "STAND-IN, NO HAILO-8L"
-
-
-class TemperatureInfo:
-    """Two sensors."""
-
-    def __init__(self, celsius: float) -> None:
-        self.ts0_temperature = celsius
-        self.ts1_temperature = celsius - 0.5
-        self.sample_count = 7
-
-
-class Control:
-    """Questions to the chip's firmware."""
-
-    def identify(self) -> BoardInformation:
-        _answering()
-        return BoardInformation()
-
-    def get_chip_temperature(self) -> TemperatureInfo:
-        _answering()
-        return TemperatureInfo(CHIP.temperature_c)
-
-    def power_measurement(
-        self, dvm: DvmTypes = DvmTypes.AUTO, measurement_type: PowerMeasurementTypes = PowerMeasurementTypes.AUTO
-    ) -> float:
-        _answering()
-        if CHIP.power_w is None:
-            raise exception_for("HAILO_FW_CONTROL_FAILURE")
-        return CHIP.power_w
-
-    def get_throttling_state(self) -> bool:
-        _answering()
-        return CHIP.throttled
-
-
-def _answering() -> None:
-    if not CHIP.present:
-        raise exception_for("HAILO_DRIVER_OPERATION_FAILED")
-
-
-class Device:
-    """A chip, for control; several may be open, beside a VDevice too."""
-
-    @classmethod
-    def scan(cls) -> list[str]:
-        return ["0001:01:00.0"] if CHIP.present else []
-
-    def __init__(self, device_id: str | None = None) -> None:
-        CHIP.garbage_collections += 1
-        if device_id is None and not Device.scan():
-            raise HailoRTException("HailoRT device not found in the system")
-        if not CHIP.present:
-            raise HailoRTStatusException(str(STATUSES["HAILO_DRIVER_OPERATION_FAILED"]))
-        self._control = Control()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> Literal[False]:
-        self.release()
-        return False
-
-    def release(self) -> None:
-        pass
-
-    @property
-    def control(self) -> Control:
-        return self._control
 
 
 class VDeviceParams:
@@ -380,7 +174,7 @@ class InferModel:
         if not CHIP.present:
             raise exception_for("HAILO_COMMUNICATION_CLOSED")
         CHIP.configured += 1
-        return ConfiguredInferModel(_library.Pipeline(self._hef, self._ownership))
+        return ConfiguredInferModel(_library.Pipeline(self._hef, self._ownership), self)
 
 
 def _named(streams: Sequence[InferStream], name: str) -> InferStream:
@@ -450,7 +244,8 @@ class AsyncInferJob:
 class ConfiguredInferModel:
     """A model on the chip."""
 
-    def __init__(self, pipeline: _library.Pipeline) -> None:
+    def __init__(self, pipeline: _library.Pipeline, infer_model: InferModel) -> None:
+        self._infer_model = infer_model  # kept when the context is left
         self._pipeline: _library.Pipeline | None = pipeline
 
     def __enter__(self) -> Self:
