@@ -13,13 +13,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from backends.hailo import HailoBackend, HailoOptions, HailoServable, HailoVariant
-from backends.hailo_device import hat_health, load_sdk
+from backends.hailo_device import SDK, hat_health, load_sdk, status_name
 from backends.hailo_errors import NO_HAT, translated
 from backends.hailo_model import streams_of
 from backends.hailo_streams import Stream
@@ -28,7 +29,7 @@ from router.model import ModelSpec, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import nbytes
 
-Result = Literal["pass", "fail", "skip"]
+Result = Literal["pass", "fail", "skip", "absent"]
 Figures = Mapping[str, float | int | str]
 
 CALL_S = 10.0
@@ -45,6 +46,10 @@ HOLD = "from backends.hailo_device import DEVICE; DEVICE.lease(); print('held')"
 
 class Skipped(Exception):
     """A step cannot be done here."""
+
+
+class Absent(Exception):
+    """There is no HAT, or nothing to reach one with."""
 
 
 class Failed(Exception):
@@ -110,7 +115,12 @@ Done = tuple[str, Figures]
 
 async def find_hailort(bench: Bench) -> Done:
     """HailoRT's Python package is there, and whole."""
-    bench.sdk = await asyncio.to_thread(load_sdk)
+    try:
+        bench.sdk = await asyncio.to_thread(load_sdk)
+    except BackendUnavailable as error:
+        if find_spec(SDK) is None:
+            raise Absent(error.detail) from error
+        raise
     version = str(getattr(bench.sdk, "__version__", "of unknown version"))
     return f"HailoRT {version}, numpy {np.__version__}", {"hailort": version, "numpy": np.__version__}
 
@@ -120,14 +130,16 @@ async def identify(bench: Bench) -> Done:
 
     def ask() -> Any:
         if not bench.sdk.Device.scan():
-            raise BackendUnavailable(NO_HAT)
+            return None
         with bench.sdk.Device() as device:
             return device.control.identify()
 
     try:
         bench.identity = found = await asyncio.to_thread(ask)
     except Exception as error:
-        raise translated(error, "Identifying the HAT") from error
+        raise translated(error, "Identifying the HAT", status_name(bench.sdk)) from error
+    if found is None:
+        raise Absent(NO_HAT)
     chip = str(found.device_architecture)
     return f"{chip}, {str(found.product_name).strip()}", {"chip": chip, "serial_number": str(found.serial_number)}
 
@@ -339,7 +351,7 @@ STEPS: Mapping[str, Callable[[Bench], Awaitable[Done]]] = {
 }
 
 NEEDED = ("HailoRT", "device")
-"""Without these there is no HAT to check."""
+"""Where one of these fails, the others have nothing to go on."""
 
 
 async def check(request: Request, said: Callable[[Step], None], begun: Callable[[str], None]) -> list[Step]:
@@ -357,7 +369,7 @@ async def check(request: Request, said: Callable[[Step], None], begun: Callable[
             step = await _taken(name, run, bench)
             steps.append(step)
             said(step)
-            if name in NEEDED and step.result == "fail":
+            if step.result == "absent" or (name in NEEDED and step.result == "fail"):
                 break
     finally:
         for let_go in reversed(bench.held):
@@ -375,6 +387,8 @@ async def _taken(name: str, run: Callable[[Bench], Awaitable[Done]], bench: Benc
         return step("pass", *await run(bench))
     except Skipped as why:
         return step("skip", str(why), {})
+    except Absent as why:
+        return step("absent", str(why), {})
     except Failed as why:
         return step("fail", str(why), {})
     except BackendError as error:

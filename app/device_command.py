@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from app.device_check import Step
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-WORDS = {"pass": "PASS", "fail": "FAIL", "skip": "skipped"}
+WORDS = {"pass": "PASS", "fail": "FAIL", "skip": "skipped", "absent": "ABSENT"}
 
 
 @click.group()
@@ -45,7 +45,7 @@ def check(hef: Path | None, golden: Path | None, tolerance: float, seconds: floa
       hybrid-router device check
       hybrid-router device check --hef model.hef --golden model-golden.npz
     """
-    from app.device_check import NEEDED, STEPS, Request
+    from app.device_check import STEPS, Request
     from app.device_check import check as run
 
     width = max(map(len, STEPS))
@@ -61,7 +61,7 @@ def check(hef: Path | None, golden: Path | None, tolerance: float, seconds: floa
 
     steps = asyncio.run(run(Request(hef, golden, tolerance, seconds), said, begun))
     failed = [step for step in steps if step.result == "fail"]
-    absent = any(step.name in NEEDED for step in failed)
+    absent = [step for step in steps if step.result == "absent"]
     verdict = "NO HAT" if absent else "FAIL" if failed else "PASS"
     if as_json:
         import orjson
@@ -71,7 +71,7 @@ def check(hef: Path | None, golden: Path | None, tolerance: float, seconds: floa
     else:
         skipped = sum(1 for step in steps if step.result == "skip")
         click.echo(
-            f"{verdict}: {failed[0].detail}"
+            f"{verdict}: {absent[0].detail}"
             if absent
             else f"{verdict}: {len(failed)} of {len(steps)} steps failed, {skipped} were skipped"
         )

@@ -237,7 +237,7 @@ class Pipeline:
             if job.abandoned or left_s <= 0:
                 return self._tell(job, BackendTimeout("The HAT was not asked: the deadline had passed."))
             for index, binding in enumerate(job.bindings):
-                # Anew each time: HailoRT's Python layer puts buffers of its own in their place when it runs.
+                # Buffers belong to the job: one that was given up cannot write into the answer of another.
                 for name, frames in job.inputs.items():
                     binding.input(name).set_buffer(frames[index])
                 for name, frames in job.outputs.items():

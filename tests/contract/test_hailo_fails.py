@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import backends.hailo
 import backends.hailo_pipeline
@@ -372,6 +375,31 @@ async def test_rows_and_callers_share_the_queue_without_ever_overfilling_it(
         assert chip.most_under_way <= chip.queue_size
         assert chip.configured == 1
         await servable.infer(pixels(np.zeros((8, 64))), soon(1))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 12)), min_size=1, max_size=25), st.integers(1, 8))
+async def test_whoever_gives_up_and_whenever_no_place_in_the_queue_is_lost(
+    callers: list[tuple[int, int]], queue_size: int
+) -> None:
+    """Each caller is its rows, and after how many turns of the event loop it gives up; 0 never does."""
+    with standin() as module, TemporaryDirectory() as folder:
+        module.CHIP.queue_size = queue_size
+        async with opened(Path(folder), write_samples(module, Path(folder))) as servable:
+
+            async def caller(rows: int, turns: int) -> None:
+                calling = asyncio.create_task(servable.infer(pixels(np.zeros((rows, 64))), soon()))
+                for _ in range(turns):
+                    await asyncio.sleep(0.0002)
+                if turns:
+                    calling.cancel()
+                ended = (await asyncio.gather(calling, return_exceptions=True))[0]
+                assert isinstance(ended, Reply) or (turns and isinstance(ended, asyncio.CancelledError))
+
+            await asyncio.gather(*(caller(*each) for each in callers))
+            await servable.infer(pixels(np.zeros((queue_size, 64))), soon(5))
+        assert module.CHIP.configured == 1
+        assert module.CHIP.most_under_way <= queue_size
 
 
 async def test_opening_that_is_given_up_leaves_nothing(

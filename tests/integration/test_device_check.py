@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from app import device_check
 from app.cli import main
-from tests.hat import MODELS_DIR, STANDINS, standin, write_samples
+from tests.hat import MODELS_DIR, STANDINS, installed, standin, write_samples
 
 
 @pytest.fixture
@@ -68,6 +68,15 @@ def test_without_a_hat_it_says_so_plainly(module: Any) -> None:
     assert run.exit_code == 2
     assert "NO HAT: No HAT was found. See that it is seated" in run.stdout
     assert "inference" not in run.stdout
+
+
+def test_a_broken_installation_is_a_failure_and_not_the_lack_of_a_hat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAILO_STANDIN_IMPORT_FAILS", "version")
+    with installed():
+        run = check()
+    assert run.exit_code == 1
+    assert "FAIL     HailoRT" in run.stdout
+    assert "_pyhailort version (5.1.1) does not match" in run.stdout
 
 
 def test_a_good_hat_passes_every_step(module: Any, tmp_path: Path) -> None:
