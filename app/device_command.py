@@ -45,7 +45,8 @@ def check(hef: Path | None, golden: Path | None, tolerance: float, seconds: floa
       hybrid-router device check
       hybrid-router device check --hef model.hef --golden model-golden.npz
     """
-    from app.device_check import STEPS, Request
+    from app.device_bench import Request
+    from app.device_check import STEPS
     from app.device_check import check as run
 
     width = max(map(len, STEPS))

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
 
-from app import device_check
+from app import device_check, device_steps
 from app.cli import main
 from tests.hat import MODELS_DIR, STANDINS, installed, standin, write_samples
 
@@ -22,8 +22,8 @@ from tests.hat import MODELS_DIR, STANDINS, installed, standin, write_samples
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in, which a second process sees too; and steps that take less time."""
-    monkeypatch.setattr(device_check, "THROUGHPUT_S", 0.2)
-    monkeypatch.setattr(device_check, "LATENCY_RUNS", 20)
+    monkeypatch.setattr(device_steps, "THROUGHPUT_S", 0.2)
+    monkeypatch.setattr(device_steps, "LATENCY_RUNS", 20)
     monkeypatch.setenv("PYTHONPATH", f"{STANDINS}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("HAILO_STANDIN_LOCK", str(tmp_path / "lock"))
     with standin() as found:
