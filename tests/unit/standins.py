@@ -158,6 +158,7 @@ class FakeBackend:
 
     Options: ClassVar[type] = FakeOptions
     Variant: ClassVar[type] = FakeVariant
+    on_device: ClassVar[bool] = True
 
     def __init__(self, options: FakeOptions, context: BackendContext | dict[str, Script]) -> None:
         assert isinstance(context, dict)
