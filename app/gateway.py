@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from app.api import make_api
 from app.auth import RequireKey
+from app.device_health import DeviceSensing, sources
+from app.device_metrics import DeviceCollector
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
@@ -42,6 +44,8 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
     metrics.registry.register(
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )
+    metrics.registry.register(DeviceCollector(lambda: engine.snapshot.device))
+    sensing = DeviceSensing(sources(settings.device_root, settings.state_dir), engine.sense, time.monotonic)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,9 +54,13 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
             # What is there by now stays: a collector that looks through it again stops every request for 10 ms or more.
             gc.collect()
             gc.freeze()
-            watching = tasks.create_task(policy_file.watch(), name="policy file")
+            beside = [
+                tasks.create_task(policy_file.watch(), name="policy file"),
+                tasks.create_task(sensing.run(), name="device"),
+            ]
             yield
-            watching.cancel()
+            for task in beside:
+                task.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
