@@ -13,17 +13,17 @@ export ORT_DISABLE_TELEMETRY := 1
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := app backends drills policies router tests
+SOURCES := app backends conformance drills planning policies router tests
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url pyproject.toml --group build
 
-.PHONY: run test check bench cloud models lock help
+.PHONY: run test check bench cloud peers models lock help
 .DELETE_ON_ERROR:
 
 run: .venv/runtime.stamp cloud
 	@exec $(BIN)/hybrid-router demo
 
-test: .venv/dev.stamp cloud
+test: .venv/dev.stamp cloud peers
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
@@ -33,10 +33,13 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp cloud  ## benchmarks, side by side in one run
+bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run
 	$(BIN)/python -m tests.perf.hot_path
+	$(BIN)/python -m tests.perf.peers
 
 cloud: .venv-cloud/installed.stamp  ## install the Triton that stands for the cloud
+
+peers: .venv-peers/mlserver/installed.stamp .venv-peers/kserve/installed.stamp  ## install the model servers to compare with
 
 models: .venv/dev.stamp  ## train the sample models anew
 	$(BIN)/python deploy/models/train.py
@@ -75,3 +78,11 @@ help:
 			-r $< \
 		&& touch $@ || echo "Triton is left out: it could not be installed, see above"; \
 	fi
+
+# Each in an environment of its own, since their pins clash; the gateway itself needs neither.
+.venv-peers/%/installed.stamp: deploy/peers/%.lock
+	@[ -n "$(CLOUD_PYTHON)" ] || { echo "The peers need Python 3.11 or 3.12 (make CLOUD_PYTHON=...)"; exit 1; }
+	@echo "Installing $* into .venv-peers/$* ..."
+	@$(CLOUD_PYTHON) -m venv .venv-peers/$*
+	@.venv-peers/$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ _DATATYPES = {
     "bool": "BOOL",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
+    "bfloat16": "BF16",
     "object": "BYTES",
     "string": "BYTES",
 }
+_OF_DTYPE = {dtype: _DATATYPES[name] for name, dtype in DTYPES.items()}
+"""By the dtype itself: what numpy calls it takes microseconds to find out."""
 
 
 def datatype(dtype: np.dtype[Any] | str) -> str:
     """The protocol's name of an element type: `FP32` for float32."""
-    return _DATATYPES[dtype if isinstance(dtype, str) else dtype.name]
+    return _DATATYPES[dtype] if isinstance(dtype, str) else _OF_DTYPE[dtype]
 
 
 def bytes_tensor(content: bytes) -> Tensor:
@@ -48,7 +52,7 @@ def decode_raw(raw: bytes, dtype: str, shape: tuple[int, ...]) -> Tensor:
         BackendFailed: The bytes are not that many elements.
     """
     if dtype != "string":
-        if len(raw) != DTYPES[dtype].itemsize * int(np.prod(shape)):
+        if len(raw) != DTYPES[dtype].itemsize * math.prod(shape):
             raise BackendFailed(f"An answer of {len(raw)} bytes is not {dtype} {list(shape)}.")
         return np.frombuffer(raw, dtype=DTYPES[dtype]).reshape(shape)
     items: list[bytes] = []
@@ -59,6 +63,6 @@ def decode_raw(raw: bytes, dtype: str, shape: tuple[int, ...]) -> Tensor:
         at = end
     tensor = np.empty(len(items), dtype=object)
     tensor[:] = items
-    if at != len(raw) or len(items) != int(np.prod(shape)):
+    if at != len(raw) or len(items) != math.prod(shape):
         raise BackendFailed(f"An answer of {len(raw)} bytes is not BYTES {list(shape)}.")
     return tensor.reshape(shape)

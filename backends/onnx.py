@@ -1,8 +1,9 @@
-"""Runs ONNX models on the device with ONNX Runtime: short ones on the event loop, long ones in threads."""
+"""Runs ONNX models on the device with ONNX Runtime: short ones on the event loop, long ones in threads, in batches."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,21 +14,33 @@ from typing import Any, ClassVar
 # leave the site that a policy does not send.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from backends.batch import Bounds
+from backends.batch_size import MOST_ROWS, rows_that_pay
+from backends.batcher import Batcher
+from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
+from backends.turn_batcher import TurnBatcher
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
-from router.model import ModelSpec, Tensors, TensorSpec
+from router.model import ModelSpec, Tensor, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, Reply
+from router.types import EncodedImage, Reply, row_count
+
+log = logging.getLogger(__name__)
 
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
+SHARED_BESIDE_ABOVE_S = 0.00025
+"""Of requests that are ready in the same turn of the loop, all but the first share a run: on the loop where a run is
+expected to be shorter than this, which costs less than the hop to a thread and back, else in a thread."""
+
 _UPWARDS = 0.1
 _OUTLIER = 4.0
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
     "tensor(int16)": "int16",
@@ -40,6 +53,7 @@ _ONNX_TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
 
@@ -50,13 +64,22 @@ class OnnxOptions:
 
     Args:
         intra_op_threads: Threads that one run may use; 0 is one per core.
+        max_batch_rows: Rows of different requests that may share a run; 1 lets each run by itself, 0 finds out at the
+            start how many pay.
+        max_batch_bytes: Bytes of input that may share a run.
     """
 
     intra_op_threads: int = 0
+    max_batch_rows: int = 0
+    max_batch_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
         if not 0 <= self.intra_op_threads <= 256:
             raise ValueError("intra_op_threads must be between 0 and 256")
+        if not 0 <= self.max_batch_rows <= 4096:
+            raise ValueError("max_batch_rows must be between 0 and 4096")
+        if not 1 <= self.max_batch_bytes <= 1 << 30:
+            raise ValueError(f"max_batch_bytes must be between 1 and {1 << 30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +125,7 @@ class OnnxBackend:
         """
         loop = asyncio.get_running_loop()
         session = await loop.run_in_executor(self._threads, self._load, model, variant)
-        servable = OnnxServable(session, model, self._threads)
+        servable = OnnxServable(session, model, self._options, self._threads)
         await loop.run_in_executor(self._threads, servable.warm_up)
         return servable
 
@@ -128,31 +151,46 @@ class OnnxBackend:
         return session
 
 
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """How requests share runs of one model: on the event loop, or in a thread beside it."""
+
+    in_turn: TurnBatcher
+    beside: Batcher
+
+
 class OnnxServable:
     """One session. `InferenceSession.run` lets go of the GIL and may be called from many threads at once."""
 
-    def __init__(self, session: ort.InferenceSession, model: ModelSpec, threads: ThreadPoolExecutor) -> None:
-        self._session = session
+    def __init__(
+        self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
+    ) -> None:
+        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
         self._model = model
+        self._options = options
         self._threads = threads
         self._output_names = list(model.outputs)
+        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self._expected_s: dict[int, float] = {}
+        self._sharing: _Sharing | None = None
 
     async def infer(self, call: Call, deadline: float) -> Reply:
-        """Runs the model, inline if a payload of this size is known to be quick."""
-        assert not isinstance(call.payload, EncodedImage), "takes_image is False"
-        bucket = call.payload_bytes.bit_length()
-        if self._expected_s.get(bucket, INLINE_BELOW_S) < INLINE_BELOW_S:
-            return self._run(call.payload, bucket, None, time.monotonic())
-        options = ort.RunOptions()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._run, call.payload, bucket, options, time.monotonic()
-            )
-        except asyncio.CancelledError:
-            # The thread does not hear of the cancellation; this makes its run end at the next operator.
-            options.terminate = True
-            raise
+        """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
+
+        Where the model gains by it, requests that come while it runs share its next run.
+        """
+        inputs, size = call.payload, call.payload_bytes
+        assert not isinstance(inputs, EncodedImage), "takes_image is False"
+        expected_s = self._expected_s.get(size.bit_length(), INLINE_BELOW_S)
+        sharing = self._sharing
+        if sharing is None:
+            if expected_s < INLINE_BELOW_S:
+                return self._reply(inputs, size, None, time.monotonic())
+            return await self._run_beside(inputs, size)
+        if expected_s < INLINE_BELOW_S and sharing.beside.idle and sharing.in_turn.alone():
+            return self._reply(inputs, size, None, time.monotonic())
+        batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
+        return await batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
@@ -164,21 +202,78 @@ class OnnxServable:
         """Nothing to do: the session goes with its last reference."""
 
     def warm_up(self) -> None:
-        """Runs twice: the first allocates and is slow, the second says how long a run takes."""
-        call = synthetic_call(self._model)
-        assert not isinstance(call.payload, EncodedImage)
-        for _ in range(2):
-            self._run(call.payload, call.payload_bytes.bit_length(), None, time.monotonic())
+        """Runs it on made-up input: with one row, and with as many as will share a run.
 
-    def _run(self, inputs: Tensors, bucket: int, options: ort.RunOptions | None, asked: float) -> Reply:
+        The first run of any size allocates and is slow; no request is to pay for that.
+        """
+        self._time_of(1)
+        if self._model.batchable and self._options.max_batch_rows != 1:
+            rows = self._rows_to_share()
+            if rows > 1:
+                bounds = Bounds(rows, self._options.max_batch_bytes)
+                self._sharing = _Sharing(
+                    TurnBatcher(self._run, bounds, time.monotonic),
+                    Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic),
+                )
+
+    def _rows_to_share(self) -> int:
+        """How many rows may share a run: as the policy file says, or as many as pay."""
+        given = self._options.max_batch_rows
+        fit = max(1, self._options.max_batch_bytes // max(1, synthetic_call(self._model).payload_bytes))
+        try:
+            if not given:
+                return rows_that_pay(self._time_of, min(MOST_ROWS, fit), time.monotonic)
+            self._time_of(min(given, fit))
+        except BackendError as error:
+            log.warning("%s cannot share runs: %s", self._model.name, error.detail)
+            return 1
+        return given
+
+    def _time_of(self, rows: int) -> float:
+        """Runs twice with so many rows, made up, and returns the seconds that the faster one took.
+
+        Raises:
+            BackendError: The model does not run, or does not give a row for each row.
+        """
+        call = synthetic_call(self._model)
+        inputs, size = call.payload, call.payload_bytes
+        assert not isinstance(inputs, EncodedImage)
+        if rows > 1:
+            inputs, size = {name: np.repeat(tensor, rows, axis=0) for name, tensor in inputs.items()}, rows * size
+        (outputs, once_s), (_, again_s) = self._run(inputs, size, None), self._run(inputs, size, None)
+        if rows > 1 and any(len(tensor) != rows for tensor in outputs.values()):
+            raise BackendFailed(f"it does not give {rows} rows for {rows}")
+        return min(once_s, again_s)
+
+    async def _run_beside(self, inputs: Tensors, size: int) -> Reply:
+        """Runs in a thread, alone."""
+        options = ort.RunOptions()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._reply, inputs, size, options, time.monotonic()
+            )
+        except asyncio.CancelledError:
+            # The thread does not hear of the cancellation; this makes its run end at the next operator.
+            options.terminate = True
+            raise
+
+    def _reply(self, inputs: Tensors, size: int, options: ort.RunOptions | None, asked: float) -> Reply:
+        began = time.monotonic()
+        outputs, took_s = self._run(inputs, size, options)
+        return Reply(outputs, began - asked, 0.0, took_s)
+
+    def _run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
+        """Runs the model once, and learns from it how long that takes. See `batch.Run`."""
+        if self._texts:
+            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._output_names, inputs, options)
+            outputs = self._session_run(self._output_names, inputs, stop)
         except Exception as error:
             raise _translated(error) from error
-        ended = time.monotonic()
-        self._learn(bucket, ended - started)
-        return Reply(dict(zip(self._output_names, outputs, strict=True)), started - asked, 0.0, ended - started)
+        took_s = time.monotonic() - started
+        self._learn(size.bit_length(), took_s)
+        return dict(zip(self._output_names, outputs, strict=True)), took_s
 
     def _learn(self, bucket: int, took_s: float) -> None:
         """Moves what is expected of a bucket: down at once, up slowly and never by much.
@@ -189,6 +284,20 @@ class OnnxServable:
         if took_s > expected:
             took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
         self._expected_s[bucket] = took_s
+
+
+def _decoded(tensor: Tensor) -> Tensor:
+    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
+
+    Raises:
+        BackendRejectedInput: An element is not UTF-8.
+    """
+    texts = np.empty(tensor.size, dtype=object)
+    try:
+        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
+    except UnicodeDecodeError as error:
+        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
+    return texts.reshape(tensor.shape)
 
 
 def _translated(error: Exception) -> BackendError:
@@ -205,7 +314,7 @@ def _check_signature(file: str, found: list[Any], declared: dict[str, TensorSpec
         node = by_name.get(name)
         if node is None:
             raise BackendUnavailable(f"{file} has no tensor {name!r}; it has {', '.join(by_name)}.")
-        dtype = _ONNX_TYPES.get(node.type, node.type)
+        dtype = ONNX_TYPES.get(node.type, node.type)
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         fits = len(shape) == len(spec.shape) and all(
             wanted == actual or actual == -1 for wanted, actual in zip(spec.shape, shape, strict=True)

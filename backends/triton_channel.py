@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,16 +11,8 @@ from urllib.parse import urlsplit
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from backends.server import ABANDONED_FOR_S, CLOSE_GRACE_S, MAX_MESSAGE_BYTES, seconds_until
 from router.errors import BackendLost, BackendTimeout
-
-MAX_MESSAGE_BYTES = 64 << 20
-
-ABANDONED_FOR_S = 2.0
-"""How long after its deadline an inference is left to end by itself before it is cancelled on the server: a line that
-has become too thin for a payload shows in how late the answer comes."""
-
-CLOSE_GRACE_S = 1.0
-"""Longest that closing waits for inferences that nobody waits for any more."""
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -155,8 +146,3 @@ async def _see_off(call: Any, started: float, late: Callable[[float], None] | No
         await call
         if late is not None:
             late(asyncio.get_running_loop().time() - started)
-
-
-def seconds_until(deadline: float) -> float:
-    """Seconds from now, never negative."""
-    return max(0.0, deadline - time.monotonic())

@@ -8,6 +8,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from backends.oip import datatype, decode_raw, encode_raw
+from backends.server import fitting_shape, refuse_missing
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -24,7 +25,7 @@ def infer_request(call: Call, name: str, version: str, tensors: Tensors, seconds
     """A ModelInferRequest with raw contents; `seconds` bounds the time in the server's queue."""
     request = service_pb2.ModelInferRequest(id=call.request_id, model_name=name, model_version=version)
     for key, value in call.parameters.items():
-        _set_parameter(request.parameters[key], value)
+        set_parameter(request.parameters[key], value)
     request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
     for key, tensor in tensors.items():
         request.inputs.add(name=key, datatype=datatype(tensor.dtype), shape=tensor.shape)
@@ -33,7 +34,7 @@ def infer_request(call: Call, name: str, version: str, tensors: Tensors, seconds
 
 
 def declared_outputs(response: Any, model: ModelSpec, label: str) -> dict[str, Tensor]:
-    """The declared outputs. Triton keeps a batch dimension that a spec may not have: [N, 1] for [N].
+    """The declared outputs.
 
     Raises:
         BackendFailed: They are not what the spec says.
@@ -45,46 +46,16 @@ def declared_outputs(response: Any, model: ModelSpec, label: str) -> dict[str, T
         spec = model.outputs.get(output.name)
         if spec is None:
             continue
-        shape = tuple(output.shape)
-        if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
-            shape = shape[:-1]
-        if datatype(spec.dtype) != output.datatype or not spec.accepts(shape):
-            raise BackendFailed(
-                f"{label} answered {output.name} as {output.datatype} {list(output.shape)}; "
-                f"the policy file says {spec.dtype} {list(spec.shape)}."
-            )
+        shape = fitting_shape(output.name, spec, output.datatype, tuple(output.shape), label)
         outputs[output.name] = decode_raw(raw, spec.dtype, shape)
-    missing = model.outputs.keys() - outputs.keys()
-    if missing:
-        raise BackendFailed(f"{label} did not answer {', '.join(sorted(missing))}.")
+    refuse_missing(outputs, model, label)
     return outputs
 
 
-class Served:
-    """What a server says it has served of one model since it started, and the means since it was asked before."""
-
-    __slots__ = ("_compute_ns", "_count", "_means", "_queue_ns")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._queue_ns = 0
-        self._compute_ns = 0
-        self._means: tuple[float, float] | None = None
-
-    def means(self, otherwise_s: float) -> tuple[float, float]:
-        """Mean seconds in queue and in compute of a request; no queue and `otherwise_s` where none are known."""
-        return (0.0, otherwise_s) if self._means is None else self._means
-
-    def learn(self, statistics: Any) -> None:
-        """Takes in a ModelStatisticsResponse. A server that started anew counts from zero again."""
-        stats = [model.inference_stats for model in statistics.model_stats]
-        count = sum(s.success.count for s in stats)
-        queue_ns = sum(s.queue.ns for s in stats)
-        compute_ns = sum(s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns for s in stats)
-        more = count - self._count
-        if more > 0:
-            self._means = (queue_ns - self._queue_ns) / more / 1e9, (compute_ns - self._compute_ns) / more / 1e9
-        self._count, self._queue_ns, self._compute_ns = count, queue_ns, compute_ns
+def totals(statistics: Any) -> list[tuple[int, int, int]]:
+    """Successes, and nanoseconds in queue and in compute, of each version in a ModelStatisticsResponse."""
+    stats = [model.inference_stats for model in statistics.model_stats]
+    return [(s.success.count, s.queue.ns, s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns) for s in stats]
 
 
 def translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
@@ -111,7 +82,8 @@ def _was_never_begun(detail: str) -> bool:
     return any(phrase in detail for phrase in _NEVER_BEGUN)
 
 
-def _set_parameter(parameter: Any, value: object) -> None:
+def set_parameter(parameter: Any, value: object) -> None:
+    """Gives an InferParameter its value, as the kind that it is."""
     if isinstance(value, bool):
         parameter.bool_param = value
     elif isinstance(value, int):

@@ -93,7 +93,7 @@ class Gateway:
         if self._own_device:
             environment["HYBRID_ROUTER_DEVICE_ROOT"] = str(self.device_root)
         serve = python("app", "serve", "--fd", str(self._listener.fileno()), "--policy", str(self._policy))
-        command = [*serve, "--models-dir", str(self._models)]
+        command = [*serve, "--models-dir", str(self._models), "--grpc-port", "off"]
         if self._small_disk:
             command = ["sh", "-c", _ON_SMALL_DISK, str(self._files), SMALL_DISK, *command]
         self._child = Child(

@@ -96,7 +96,15 @@ class Dispatch:
                 raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
             inferences = row_count(payload, self.model)
             target.charge(record, size, inferences)
-            call = Call(payload, size, request.id, request.parameters, permit.answered_late)
+            call = Call(
+                payload,
+                size,
+                request.id,
+                request.parameters,
+                permit.answered_late,
+                request.data_class,
+                request.priority,
+            )
             reply = await self._ask(attempt, target, record, call, limit)
             self._check(reply, inferences, attempt)
             if trial:
@@ -120,7 +128,7 @@ class Dispatch:
             if task is None or task.cancelling():
                 raise
             raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
-        except BackendUnavailable:
+        except (BackendUnavailable, Overloaded):
             target.refund(record)
             raise
         except RouterError:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from router.errors import RouterError
 from router.model import ImageSpec, ModelSpec, Tensor
-from router.types import AttemptRecord, EncodedImage, Facts, InferenceResponse, Payload, Reply, nbytes
+from router.types import (
+    UNCLASSIFIED,
+    AttemptRecord,
+    EncodedImage,
+    Facts,
+    InferenceResponse,
+    Payload,
+    Priority,
+    Reply,
+    nbytes,
+)
 
 if TYPE_CHECKING:
     from router.plan import Plan
@@ -50,6 +60,8 @@ class Call:
         parameters: The caller's parameters.
         late: Told the seconds that it took if its answer comes when nobody waits for it any more; a backend that cannot
             tell does not call it.
+        data_class: What kind of data it carries, for a server that decides by it where the data may go.
+        priority: How urgent it is, for a server that has more to do than it can.
     """
 
     payload: Payload
@@ -57,6 +69,8 @@ class Call:
     request_id: str
     parameters: Mapping[str, object]
     late: Callable[[float], None] | None = None
+    data_class: str = UNCLASSIFIED
+    priority: Priority = Priority.NORMAL
 
 
 def synthetic_call(model: ModelSpec) -> Call:

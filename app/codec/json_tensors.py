@@ -28,6 +28,7 @@ _ELEMENTS: dict[str, Any] = {
     "i": int,
     "u": Annotated[int, msgspec.Meta(ge=0)],
     "f": float,
+    "V": float,
     "O": str,
 }
 
@@ -89,8 +90,10 @@ def check_size(shape: Sequence[int], elements: int, field: str) -> None:
 
 def plain(tensor: Tensor) -> Any:
     """A tensor in a form that orjson writes: as it is where possible, else as nested lists."""
-    if tensor.dtype == object:
+    if tensor.dtype.kind == "O":
         return _texts(tensor.tolist())
+    if tensor.dtype.kind == "V":  # bfloat16, each value of which is a float32 too
+        tensor = tensor.astype(np.float32)
     return tensor if tensor.ndim and tensor.flags.c_contiguous and tensor.flags.aligned else tensor.tolist()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.oip_http import OipHttpBackend, OipHttpOptions
 from backends.onnx import OnnxBackend, OnnxOptions
 from backends.triton import TritonBackend, TritonOptions
 from policies.loader import load
@@ -29,18 +30,20 @@ class Subject:
     """A way to run the sample models.
 
     Args:
-        name: Name of the backend in the sample policy file.
+        name: Name of the backend in the sample policy file that it stands for.
+        kind: Its class.
         options: Options of its kind.
         correct: How many of the 540 held-out digits its model gets right, by deploy/models/accuracy.json.
     """
 
     name: str
+    kind: Callable[[Any, BackendContext], Backend]
     options: Any
     correct: int
 
     def backend(self) -> Backend:
         """A new backend of this kind."""
-        return OnnxBackend(self.options, CONTEXT) if self.name == "edge" else TritonBackend(self.options, CONTEXT)
+        return self.kind(self.options, CONTEXT)
 
     @asynccontextmanager
     async def opened(self, model: str = "digits") -> AsyncIterator[Servable]:
@@ -57,12 +60,17 @@ class Subject:
 
 def onnx() -> Subject:
     """ONNX Runtime in this process."""
-    return Subject("edge", OnnxOptions(), correct=528)
+    return Subject("edge", OnnxBackend, OnnxOptions(), correct=528)
 
 
 def triton(url: str) -> Subject:
-    """A real Triton at this address."""
-    return Subject("cloud", TritonOptions(url), correct=533)
+    """A real Triton at this gRPC address."""
+    return Subject("cloud", TritonBackend, TritonOptions(url), correct=533)
+
+
+def oip_http(url: str) -> Subject:
+    """A server at this HTTP address that has the models of the cloud."""
+    return Subject("cloud", OipHttpBackend, OipHttpOptions(url), correct=533)
 
 
 def call(payload: Payload, request_id: str = "r1") -> Call:

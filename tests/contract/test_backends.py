@@ -1,4 +1,7 @@
-"""What the engine expects of every backend, held against the real thing: ONNX Runtime, and Triton over gRPC."""
+"""What the engine expects of every backend, held against the real thing.
+
+ONNX Runtime, Triton over gRPC, Triton over HTTP, and another gateway of ours before that Triton.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,22 @@ from app.cloud import TritonProcess
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout
 from router.model import Tensor
 from router.types import Reply
-from tests.contract.backends import MODELS, Subject, call, onnx, pixels, triton
+from tests.contract.backends import MODELS, Subject, call, oip_http, onnx, pixels, triton
+from tests.gateway_process import GatewayProcess
 
 Holdout = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(params=["onnx", "triton"])
+@pytest.fixture(params=["onnx", "triton", "triton-http", "gateway"])
 def subject(request: pytest.FixtureRequest) -> Subject:
-    """Each backend in turn; Triton is started for the first test that needs it."""
+    """Each backend in turn; Triton and the gateway are started for the first test that needs them."""
     if request.param == "onnx":
         return onnx()
+    if request.param == "gateway":
+        gateway: GatewayProcess = request.getfixturevalue("far_gateway")
+        return oip_http(gateway.url)
     process: TritonProcess = request.getfixturevalue("triton")
-    return triton(process.grpc_url)
+    return triton(process.grpc_url) if request.param == "triton" else oip_http(process.http_url)
 
 
 def soon(seconds: float = 20.0) -> float:

@@ -15,7 +15,7 @@ import pytest
 
 from app.cloud import TritonProcess
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
-from backends.triton import TritonVariant
+from backends.server import ServerVariant
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -25,8 +25,7 @@ from router.errors import (
 )
 from router.model import TensorSpec
 from router.ports import Backend, BackendContext
-from tests.contract.backends import CONTEXT, MODELS, MODELS_DIR, image, pixels
-from tests.contract.backends import triton as subject_at
+from tests.contract.backends import CONTEXT, MODELS, MODELS_DIR, Subject, image, oip_http, pixels, triton
 
 DIGITS = MODELS["digits"].spec
 ZEROS = np.zeros((1, 64))
@@ -34,6 +33,11 @@ ZEROS = np.zeros((1, 64))
 
 def soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
+
+
+def subject_at(url: str) -> Subject:
+    """What asks the Triton, or whatever it is, at this address."""
+    return triton(url) if url.startswith("grpc:") else oip_http(url)
 
 
 @asynccontextmanager
@@ -78,9 +82,16 @@ async def test_onnx_refuses_a_file_that_is_no_model(content: bytes | None, tmp_p
     await backend.close()
 
 
-async def test_triton_says_that_an_unknown_model_is_unavailable(triton: TritonProcess) -> None:
-    async with backend_at(triton.grpc_url) as backend:
-        for variant in (TritonVariant("no-such-model"), TritonVariant("digits", version="99")):
+@pytest.fixture(params=["grpc", "http"])
+def triton_url(request: pytest.FixtureRequest) -> str:
+    """Each of the ways to the Triton that nobody may harm."""
+    process: TritonProcess = request.getfixturevalue("triton")
+    return process.grpc_url if request.param == "grpc" else process.http_url
+
+
+async def test_triton_says_that_an_unknown_model_is_unavailable(triton_url: str) -> None:
+    async with backend_at(triton_url) as backend:
+        for variant in (ServerVariant("no-such-model"), ServerVariant("digits", version="99")):
             servable = await backend.open(DIGITS, variant)
             with pytest.raises(BackendUnavailable):
                 await servable.infer(pixels(ZEROS), soon())
@@ -99,19 +110,20 @@ async def test_triton_says_that_an_unknown_model_is_unavailable(triton: TritonPr
     ids=["dtype", "shape", "missing"],
 )
 async def test_triton_fails_if_it_answers_something_else_than_the_spec(
-    triton: TritonProcess, outputs: dict[str, TensorSpec]
+    triton_url: str, outputs: dict[str, TensorSpec]
 ) -> None:
-    async with backend_at(triton.grpc_url) as backend:
-        servable = await backend.open(replace(DIGITS, outputs=outputs), TritonVariant("digits", "1"))
+    async with backend_at(triton_url) as backend:
+        servable = await backend.open(replace(DIGITS, outputs=outputs), ServerVariant("digits", "1"))
         with pytest.raises(BackendFailed, match="digits:1"):
             await servable.infer(pixels(ZEROS), soon())
         with pytest.raises(BackendFailed):
             await servable.probe(soon(), synthetic=True)
 
 
-async def test_triton_takes_an_image_and_rejects_what_is_none(triton: TritonProcess) -> None:
-    async with backend_at(triton.grpc_url) as backend:
+async def test_triton_takes_an_image_and_rejects_what_is_none(triton_url: str) -> None:
+    async with backend_at(triton_url) as backend:
         servable = await backend.open(DIGITS, MODELS["digits"].variants["cloud"])
+        await servable.probe(soon(), synthetic=True)  # an image is no text: it cannot be sent before it can be sent raw
         reply = await servable.infer(image((MODELS_DIR / "seven.png").read_bytes()), soon())
         assert reply.outputs["label"].tolist() == [7]
         assert reply.outputs["probabilities"].shape == (1, 10)
@@ -119,21 +131,21 @@ async def test_triton_takes_an_image_and_rejects_what_is_none(triton: TritonProc
             await servable.infer(image(b"not an image"), soon())
 
 
-@pytest.fixture
-def closed_port() -> Iterator[str]:
+@pytest.fixture(params=["grpc", "http"])
+def closed_port(request: pytest.FixtureRequest) -> Iterator[str]:
     """An address on this machine where nobody listens: bound, so that nobody else takes it, and never listened on."""
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
-        yield f"grpc://127.0.0.1:{bound.getsockname()[1]}"
+        yield f"{request.param}://127.0.0.1:{bound.getsockname()[1]}"
 
 
-@pytest.fixture
-def mute_port() -> Iterator[str]:
+@pytest.fixture(params=["grpc", "http"])
+def mute_port(request: pytest.FixtureRequest) -> Iterator[str]:
     """An address on this machine that takes connections and never says a word."""
     with closing(socket.socket()) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        yield f"grpc://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"{request.param}://127.0.0.1:{listening.getsockname()[1]}"
 
 
 async def test_a_server_that_is_not_there_is_unavailable(closed_port: str) -> None:
@@ -144,6 +156,9 @@ async def test_a_server_that_is_not_there_is_unavailable(closed_port: str) -> No
             for synthetic in (False, True):
                 with pytest.raises(BackendUnavailable):
                     await servable.probe(soon(5), synthetic=synthetic)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0, "a failure is no cancellation, and must not be counted as one"
 
 
 async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(mute_port: str) -> None:
@@ -156,9 +171,11 @@ async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(mute_port:
     assert asyncio.all_tasks() == before
 
 
-async def test_triton_outlives_clients_that_hang_up_at_any_moment(mortal_triton: TritonProcess) -> None:
-    """This version of it can crash when a cancellation reaches it as the inference ends; so none does."""
-    async with subject_at(mortal_triton.grpc_url).opened() as servable:
+@pytest.mark.parametrize("way", ["grpc", "http"])
+async def test_triton_outlives_clients_that_hang_up_at_any_moment(mortal_triton: TritonProcess, way: str) -> None:
+    """This version of it can crash when a gRPC cancellation reaches it as the inference ends; so none does."""
+    url = mortal_triton.grpc_url if way == "grpc" else mortal_triton.http_url
+    async with subject_at(url).opened() as servable:
         await servable.probe(soon(), synthetic=True)
         for turn in range(500):
             calling = [asyncio.create_task(servable.infer(pixels(ZEROS), soon())) for _ in range(8)]

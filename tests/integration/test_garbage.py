@@ -79,9 +79,9 @@ def send(victim: GatewayProcess, path: str, content: bytes) -> httpx.Response:
 
 
 def is_the_senders_doing(sentence: str) -> bool:
-    """The two 5xx that a sender can cause: to ask for binary tensors (501), and for an answer in no time (504)."""
+    """The two 5xx that a sender can cause: to ask for shared memory (501), and for an answer in no time (504)."""
     deadline = re.search(r"within the deadline of (-?\d+) ms", sentence)
-    return "binary_data=False" in sentence or (deadline is not None and int(deadline[1]) < FAR_MS)
+    return "is not supported" in sentence or (deadline is not None and int(deadline[1]) < FAR_MS)
 
 
 ANYTHING = st.recursive(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from backends.triton import MAX_BATCHES, RENEW_AFTER, TritonOptions, TritonServable, TritonVariant
+from backends.server import MAX_BATCHES, RENEW_AFTER, ServerVariant
+from backends.triton import TritonOptions, TritonServable
 from backends.triton_channel import TritonChannel
 from router.errors import (
     BackendError,
@@ -80,7 +81,7 @@ def served_by(stub: Stub) -> TritonChannel:
 
 
 async def infer(stub: Stub, rows: int = 1, *, probed: bool = False) -> Reply:
-    servable = TritonServable(served_by(stub), SPEC, TritonVariant("m", "1"))
+    servable = TritonServable(served_by(stub), SPEC, ServerVariant("m", "1"))
     deadline = time.monotonic() + 5
     if probed:
         response, stub.response = stub.response, answer()
@@ -149,7 +150,7 @@ async def test_more_rows_than_the_server_takes_go_in_parts() -> None:
 
 
 async def test_a_model_that_is_not_ready_is_unavailable() -> None:
-    servable = TritonServable(served_by(Stub(answer(), ready=False)), SPEC, TritonVariant("m"))
+    servable = TritonServable(served_by(Stub(answer(), ready=False)), SPEC, ServerVariant("m"))
     with pytest.raises(BackendUnavailable, match="m is not ready"):
         await servable.probe(time.monotonic() + 5, synthetic=False)
 
@@ -195,7 +196,7 @@ class Away(Stub):
 
 async def test_a_channel_on_which_nobody_answers_is_replaced() -> None:
     channel = served_by(Away(answer()))
-    servable = TritonServable(channel, SPEC, TritonVariant("m"))
+    servable = TritonServable(channel, SPEC, ServerVariant("m"))
     stuck = channel.stub
     for _ in range(RENEW_AFTER):
         assert channel.stub is stuck
@@ -214,7 +215,7 @@ class Nameless(Stub):
 
 async def test_a_channel_whose_name_was_not_resolved_is_replaced_at_once() -> None:
     channel = served_by(Nameless(answer()))
-    servable = TritonServable(channel, SPEC, TritonVariant("m"))
+    servable = TritonServable(channel, SPEC, ServerVariant("m"))
     stuck = channel.stub
     with pytest.raises(BackendUnavailable):
         await servable.probe(time.monotonic() + 5, synthetic=False)
@@ -248,7 +249,7 @@ async def test_an_inference_that_nobody_waits_for_is_not_cancelled_on_the_server
 async def test_a_deadline_that_has_passed_sends_nothing() -> None:
     stub = Silent()
     payload = {"x": np.zeros((1, 2), np.float32)}
-    servable = TritonServable(served_by(stub), SPEC, TritonVariant("m"))
+    servable = TritonServable(served_by(stub), SPEC, ServerVariant("m"))
     with pytest.raises(BackendTimeout):
         await servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() - 1)
     assert stub.calls == []
@@ -265,7 +266,7 @@ async def test_the_callers_parameters_reach_the_server() -> None:
     stub = Stub(answer())
     payload = {"x": np.zeros((1, 2), np.float32)}
     call = Call(payload, 8, "r1", {"top_k": 3, "beam": True, "temperature": 0.5, "voice": "low"})
-    await TritonServable(served_by(stub), SPEC, TritonVariant("m")).infer(call, time.monotonic() + 5)
+    await TritonServable(served_by(stub), SPEC, ServerVariant("m")).infer(call, time.monotonic() + 5)
     sent = stub.requests[0].parameters
     assert (sent["top_k"].int64_param, sent["beam"].bool_param) == (3, True)
     assert (sent["temperature"].double_param, sent["voice"].string_param) == (0.5, "low")
@@ -286,6 +287,6 @@ class Closed(Stub):
 async def test_what_was_under_way_on_a_channel_that_closed_is_lost_not_cancelled() -> None:
     with pytest.raises(BackendLost):
         await infer(Closed(answer()))
-    servable = TritonServable(served_by(Closed(answer())), SPEC, TritonVariant("m"))
+    servable = TritonServable(served_by(Closed(answer())), SPEC, ServerVariant("m"))
     with pytest.raises(BackendLost):
         await servable.probe(time.monotonic() + 5, synthetic=False)

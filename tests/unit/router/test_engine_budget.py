@@ -11,7 +11,7 @@ import pytest
 
 from router.budget import Budget
 from router.deployment import Deployment
-from router.errors import BackendFailed, BackendUnavailable, NoBackendAvailable
+from router.errors import BackendFailed, BackendUnavailable, NoBackendAvailable, Overloaded
 from tests.unit.samples import CLOUD, deployment, plan, request
 from tests.unit.standins import Lab, fail
 from tests.unit.virtual_time import in_virtual_time
@@ -80,7 +80,8 @@ async def test_what_was_spent_outlives_the_policy_file_and_the_process(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("error", "usd"), [(BackendFailed("broken"), CALL_USD), (BackendUnavailable("unplugged"), 0.0)]
+    ("error", "usd"),
+    [(BackendFailed("broken"), CALL_USD), (BackendUnavailable("unplugged"), 0.0), (Overloaded("busy"), 0.0)],
 )
 @in_virtual_time
 async def test_what_a_server_began_is_paid_and_what_it_never_got_is_not(error: Exception, usd: float) -> None:
