@@ -31,6 +31,7 @@ SILENT_AFTER_S = 5.0
 FIRMWARE_EVERY_S = 5.0
 """It takes a process each time; heat and voltage are seen in between by what the kernel shows."""
 
+HAT_EVERY_S = 3.0
 DISK_EVERY_S = 10.0
 COMMAND_TIMEOUT_S = 2.0
 
@@ -58,18 +59,20 @@ class Source:
     read: Callable[[], DeviceHealth]
 
 
-def sources(root: Path, state_dir: Path) -> tuple[Source, ...]:
+def sources(root: Path, state_dir: Path, has_hat: Callable[[], bool]) -> tuple[Source, ...]:
     """What can be read of a Raspberry Pi, or of anything less.
 
     Args:
         root: Where /sys, /proc and /usr are looked up.
         state_dir: Of whose disk the free space is told.
+        has_hat: Says whether the policy file in force names a HAT; its library is not looked for otherwise.
     """
     return (
         Source("thermal", TELL_EVERY_S, lambda: read_thermal(root)),
         Source("kernel", TELL_EVERY_S, lambda: read_kernel(root)),
         Source("firmware", FIRMWARE_EVERY_S, lambda: read_firmware(root)),
         Source("disk", DISK_EVERY_S, lambda: read_disk(state_dir)),
+        Source("hat", HAT_EVERY_S, lambda: read_hat() if has_hat() else DeviceHealth()),
     )
 
 
@@ -219,6 +222,16 @@ def read_disk(folder: Path) -> DeviceHealth:
             break
         return DeviceHealth(disk_free_bytes=disk.f_bavail * disk.f_frsize, disk_bytes=disk.f_blocks * disk.f_frsize)
     return DeviceHealth()
+
+
+def read_hat() -> DeviceHealth:
+    """The accelerator, while a model is open on it: to open it only to look might keep a model from being opened."""
+    from backends.hailo_device import DEVICE  # only here: a gateway without a HAT need not load it
+
+    hat = DEVICE.health()
+    if hat is None:
+        return DeviceHealth()
+    return DeviceHealth(hat_c=hat.temperature_c, hat_w=hat.power_w, hat_throttled=hat.throttled)
 
 
 def _said(command: Path, argument: str) -> str:

@@ -67,7 +67,15 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )
     metrics.registry.register(DeviceCollector(lambda: engine.snapshot.device))
-    sensing = DeviceSensing(sources(settings.device_root, settings.state_dir), engine.sense, time.monotonic)
+    sensing = DeviceSensing(
+        sources(
+            settings.device_root,
+            settings.state_dir,
+            has_hat=lambda: any(entry.kind == "hailo" for entry in engine.deployment.backends.values()),
+        ),
+        engine.sense,
+        time.monotonic,
+    )
 
     rpc = _make_rpc(settings, engine, statistics, lifecycle, metrics)
 

@@ -55,8 +55,8 @@ def firmware(root: Path, script: str) -> Path:
 
 def read_all(root: Path) -> DeviceHealth:
     """What all sources say but the disk."""
-    latest = {source.name: (0.0, source.read()) for source in sources(root, root) if source.name != "disk"}
-    return together(sources(root, root)[:-1], latest, 0.0, 0.0)
+    read = [source for source in sources(root, root, lambda: False) if source.name != "disk"]
+    return together(read, {source.name: (0.0, source.read()) for source in read}, 0.0, 0.0)
 
 
 def test_a_pi_is_read_whole(tmp_path: Path) -> None:
