@@ -38,6 +38,9 @@ COMMAND_TIMEOUT_S = 2.0
 PLAUSIBLE_C = (-40.0, 150.0)
 """A zone whose sensor is off shows a number all the same, such as -274."""
 
+THROTTLED_FILE = "sys/devices/platform/soc*/soc*:firmware/get_throttled"
+"""Of Raspberry Pi OS; the device tree has named the folders differently over time."""
+
 PMIC_SLOPE, PMIC_OFFSET_W = 1.1451, 0.5879
 """What a Pi 5 draws, by what its power chip measures behind the converters: a fit that owners published."""
 
@@ -143,13 +146,16 @@ def together(
 
 
 def read_thermal(root: Path) -> DeviceHealth:
-    """Temperature, fan, and whether the voltage is too low."""
+    """Temperature, fan, voltage, and what the Pi's own kernel knows of throttling without any tool."""
     hwmon = {(_text(folder / "name") or ""): folder for folder in _folders(root / "sys/class/hwmon", "hwmon*")}
     volt = _number(hwmon["rpi_volt"] / "in0_lcrit_alarm") if "rpi_volt" in hwmon else None
+    told = next((_text(file) for file in root.glob(THROTTLED_FILE)), None)
+    now, since_boot = throttling(told or "")
     fans = (_number(folder / "fan1_input") for name, folder in hwmon.items() if "fan" in name)
     return DeviceHealth(
         soc_c=_soc_c(root / "sys/class/thermal"),
-        now=Flags(under_voltage=None if volt is None else volt != 0),
+        now=now.merged(Flags(under_voltage=None if volt is None else volt != 0)),
+        since_boot=since_boot,
         fan_rpm=next((fan for fan in fans if fan is not None), None),
     )
 
@@ -190,8 +196,8 @@ def read_firmware(root: Path) -> DeviceHealth:
 
 
 def throttling(answer: str) -> tuple[Flags, Flags]:
-    """The flags now and since boot, of an answer such as `throttled=0x50005`."""
-    found = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", answer.strip())
+    """The flags now and since boot, of `throttled=0x50005` as the tool says it, or `50005` as the kernel does."""
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", answer.strip())
     if found is None:
         return Flags(), Flags()
     bits = int(found[1], 16)

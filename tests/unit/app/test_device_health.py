@@ -87,6 +87,12 @@ def test_a_pi_is_read_whole(tmp_path: Path) -> None:
     assert health.silent == ()
 
 
+@pytest.mark.parametrize("soc", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"])
+def test_throttling_is_known_without_the_firmwares_tool(tmp_path: Path, soc: str) -> None:
+    health = read_thermal(tree(tmp_path, {f"sys/devices/platform/{soc}/get_throttled": "40004\n"}))
+    assert (health.now.throttled, health.now.under_voltage, health.since_boot.throttled) == (True, False, True)
+
+
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     assert read_all(tmp_path) == DeviceHealth()
 
