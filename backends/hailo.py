@@ -66,6 +66,7 @@ class HailoBackend:
 
     Options: ClassVar[type] = HailoOptions
     Variant: ClassVar[type] = HailoVariant
+    on_device: ClassVar[bool] = True
 
     def __init__(self, options: HailoOptions, context: BackendContext) -> None:
         self._models_dir = context.models_dir

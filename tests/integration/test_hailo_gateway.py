@@ -65,3 +65,4 @@ def test_with_hailort_and_a_hat_the_hat_answers(start_gateway: Callable[..., Gat
     answer = gateway.infer(model="digits", data_class="phi", inputs={"pixels": PIXELS})
     assert answer["route"]["backend"] == "hat"
     assert len(answer["outputs"]["probabilities"][0]) == 10
+    gateway.wait_until(lambda g: g.metric("hybrid_router_device_temperature_celsius", sensor="hat") > 0)
