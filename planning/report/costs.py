@@ -113,7 +113,7 @@ def sensitivity(advice: Advice) -> Section:
     )
     explained = Paragraph(
         f"All of it on devices is held against all of it on {against}; a split is not part of this. One input moves "
-        "between its least and its greatest value, all others stay. Below 0 the device is cheaper."
+        f"between its least and its greatest value, all others stay. Below 0 the device is cheaper.{_but(advice)}"
     )
     return Section("sensitivity", "Sensitivity", (explained, picture, table), (picture,))
 
@@ -136,14 +136,14 @@ def interval(advice: Advice) -> Section:
         )
     table = Table(
         f"In {currency}; all of it on devices, or all of it on {against}",
-        ("", *(f"P{share * 100:g}" for share in QUANTILES)),
+        ("amount", *(f"P{share * 100:g}" for share in QUANTILES)),
         tuple(rows),
         (3, 1, 1, 1),
         frozenset({1, 2, 3}),
     )
     words = (
         f"All inputs are drawn at once, {spread.samples:,} times (seed {spread.seed}). "
-        f"The device is cheaper than {against} in {spread.edge_is_cheaper:.0%} of the draws."
+        f"The device is cheaper than {against} in {spread.edge_is_cheaper:.0%} of the draws.{_but(advice)}"
     )
     picture = Picture(
         "interval",
@@ -153,6 +153,14 @@ def interval(advice: Advice) -> Section:
         partial(draw_interval, spread=spread, against=against, currency=currency),
     )
     return Section("interval", "How sure the cost is", (Paragraph(words), picture, table), (Paragraph(words), picture))
+
+
+def _but(advice: Advice) -> str:
+    """A reminder that what is cheaper may not be open."""
+    closed = [choice for choice in ("edge", "cloud") if choice in ruled_out(advice)]
+    if not closed:
+        return ""
+    return f" But {' and '.join(closed)} {'are' if len(closed) > 1 else 'is'} ruled out, whatever it costs."
 
 
 def _quantiles(row: Sequence[str]) -> str:

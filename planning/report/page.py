@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from planning.report.blocks import Block, Listing, Paragraph, Picture, Report, Table
 from planning.report.pictures import WIDTH
-from planning.report.typeface import SANS, visible
+from planning.report.typeface import drawing, visible
 
 STYLE: Final = """
 :root { color-scheme: light }
@@ -37,7 +36,8 @@ pre { background: #f4f4f4; border: 1px solid #bbb; padding: .8rem; font-size: .8
   body { font-size: 9.5pt; max-width: none; margin: 0; padding: 0 } table { font-size: 8pt } .wide { overflow: visible }
   h1 { font-size: 17pt } h2 { font-size: 13pt; break-after: avoid } .lead { font-size: 13pt }
   .quiet, figcaption, caption { font-size: 7.5pt }
-  thead { display: table-header-group } tr, figure { break-inside: avoid } caption { break-after: avoid }
+  thead { display: table-header-group } tr, figure { break-inside: avoid }
+  thead, thead tr { break-after: avoid } tbody tr:first-child { break-before: avoid } caption { break-after: avoid }
   th, td { padding: .15rem .3rem } pre { font-size: 7pt; background: none }
 }
 """
@@ -78,10 +78,9 @@ def _block(block: Block) -> Iterator[str]:
 def _table(table: Table) -> Iterator[str]:
     yield f'<div class="wide"><table>\n<caption>{_text(table.caption)}</caption>'
     kinds = [' class="number"' if column in table.numbers else "" for column in range(len(table.heads))]
-    heads = (
-        f'<th scope="col"{kind}>{_text(head)}</th>' if head else "<td></td>"
-        for head, kind in zip(table.heads, kinds, strict=True)
-    )
+    heads = (f'<th scope="col"{kind}>{_text(head)}</th>' for head, kind in zip(table.heads, kinds, strict=True))
+    widths = "".join(f'<col style="width: {share / sum(table.widths):.1%}">' for share in table.widths)
+    yield f"<colgroup>{widths}</colgroup>"
     yield f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>"
     for first, *others in table.rows:
         cells = (f"<td{kind}>{_text(cell)}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
@@ -91,11 +90,11 @@ def _table(table: Table) -> Iterator[str]:
 
 def svg(picture: Picture) -> str:
     """A picture to stand within a page: named, and with identifiers that no other picture has."""
-    figure = Figure(figsize=(WIDTH, WIDTH * picture.height))
-    FigureCanvasSVG(figure)
     content = io.StringIO()
     # Letters stay letters, which can be read aloud, searched and copied.
-    with mpl.rc_context({"svg.hashsalt": picture.name, "svg.fonttype": "none", "font.family": [SANS, "sans-serif"]}):
+    with drawing(**{"svg.hashsalt": picture.name, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(WIDTH, WIDTH * picture.height))
+        FigureCanvasSVG(figure)
         picture.draw(figure)
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     text = content.getvalue()

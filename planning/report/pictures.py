@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from planning.ownership import Curves
 from planning.report.break_evens import Crossing
 from planning.report.palette import FAINT, INK, QUIET, look
-from planning.report.typeface import drawable
+from planning.report.typeface import short
 from planning.rubric import CHOICES, Choice
 from planning.uncertainty import Spread, Swing
 from planning.wording import money, shown
@@ -68,7 +68,9 @@ def draw_costs(
             markersize=5,
         )
         ends[label] = (line[-1], style.text)
-    _logarithmic(axis, "inferences a second, all sites together, on average", f"{currency} per million inferences")
+    _logarithmic(
+        axis, "inferences a second, all sites together, on average", f"{short(currency)} per million inferences"
+    )
     axis.set_xlim(curves.rates_per_second[0], curves.rates_per_second[-1])
     _label_ends(axis, ends)
     axis.axvline(rate, color=INK, linewidth=1, linestyle=":")
@@ -135,7 +137,9 @@ def draw_tornado(figure: FigureBase, swings: Sequence[Swing], middle: float, aga
     if low < 0 < high:
         axis.axvline(0, color=INK, linewidth=1.2, linestyle="--")
         _above(axis, 0, "equal", 1)
-    axis.set_xlabel(f"device over {drawable(against)}, {currency} a month: below 0 the device is cheaper", fontsize=9)
+    axis.set_xlabel(
+        f"device over {short(against)}, {short(currency)} a month: below 0 the device is cheaper", fontsize=9
+    )
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     _above(axis, middle, f"as assumed: {middle:,.0f}", 12 if low < 0 < high else 1)
 
@@ -149,22 +153,22 @@ def draw_interval(figure: FigureBase, spread: Spread, against: str, currency: st
         axis.plot([low, high], [place, place], color=style.colour, linestyle=style.dashes, linewidth=3)
         axis.plot([low, high], [place, place], "|", color=style.colour, markersize=14, markeredgewidth=2)
         axis.plot([middle], [place], style.marker, color=style.colour, markersize=9)
-        for value, name in ((low, "P5"), (middle, "P50"), (high, "P95")):
+        for value, name, side in ((low, "P5", "right"), (middle, "P50", "center"), (high, "P95", "left")):
             axis.annotate(
                 f"{name} {money(value)}",
                 (value, place),
-                (0, -17 if name == "P50" else 10),
+                (0, -17 if side == "center" else 10),
                 textcoords="offset points",
-                ha="center",
+                ha=side,
                 fontsize=8,
                 color=style.text,
             )
-    axis.set_yticks([1, 0], [drawable(name) for name, _, _ in rows], fontsize=9)
+    axis.set_yticks([1, 0], [short(name) for name, _, _ in rows], fontsize=9)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(-0.8, 1.7)
     axis.set_xscale("log")
-    axis.margins(x=0.12)
-    axis.set_xlabel(f"{currency} per million inferences", fontsize=9)
+    axis.margins(x=0.2)
+    axis.set_xlabel(f"{short(currency)} per million inferences", fontsize=9)
     _plain_ticks(axis)
 
 
@@ -182,7 +186,7 @@ def draw_latencies(figure: FigureBase, curves: Sequence[LatencyCurve], target_ms
             marker=style.marker,
             markevery=(0.05 + 0.03 * position, 0.25),
             markersize=5,
-            label=drawable(curve.name),
+            label=short(curve.name),
         )
     axis.set_xscale("log")
     axis.set_ylim(0, 1.01)

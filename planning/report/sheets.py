@@ -12,7 +12,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from planning.report.blocks import Block, Listing, Paragraph, Picture, Report, Table
 from planning.report.palette import FAINT, INK, QUIET
-from planning.report.typeface import MONO, SANS, drawable, folded
+from planning.report.typeface import MONO, SANS, drawable, drawing, folded
 
 POINTS_PER_INCH = 72
 PAGE_WIDTH, PAGE_HEIGHT = 595.3, 841.9
@@ -110,7 +109,7 @@ def pdf(report: Report) -> bytes:
     blocks = ((section.heading, section.blocks) for section in report.sections)
     pages = list(_paginated(list(_strips(report, blocks))))
     content = io.BytesIO()
-    with mpl.rc_context({"font.family": [SANS], "pdf.fonttype": 42}):
+    with drawing(**{"pdf.fonttype": 42}):
         facts = {"Title": drawable(report.title), "CreationDate": None, "Creator": None, "Producer": None}
         with PdfPages(content, metadata=facts) as file:
             for number, strips in enumerate(pages, start=1):
@@ -125,7 +124,7 @@ def png(report: Report) -> bytes:
     blocks = ((section.heading, section.in_short) for section in report.sections if section.in_short)
     strips = list(_strips(report, blocks))
     content = io.BytesIO()
-    with mpl.rc_context({"font.family": [SANS]}):
+    with drawing():
         figure = _sheet(strips, sum(strip.height for strip in strips) + 2 * MARGIN)
         FigureCanvasAgg(figure)
         figure.savefig(content, format="png", dpi=PNG_DPI, metadata={"Software": None})
@@ -242,7 +241,6 @@ def _write(figure: Figure, words: Words, top: float, height: float) -> None:
             fontweight=words.letters.weight,
             fontfamily=words.letters.family,
             color=words.letters.colour,
-            parse_math=False,
         )
 
 

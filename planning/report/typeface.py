@@ -6,15 +6,29 @@ The typeface comes with the plotting library, so that a report looks the same wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
+from matplotlib import style
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
 SANS: Final = "DejaVu Sans"
 MONO: Final = "DejaVu Sans Mono"
+LONGEST_NAME: Final = 24
 UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}"
+
+
+def drawing(**settings: Any) -> AbstractContextManager[None]:
+    """The library's own settings, whatever the user's are, and a dollar that is a dollar rather than a formula."""
+    chosen: dict[str, Any] = {"font.family": [SANS, "sans-serif"], "text.parse_math": False}
+    return style.context(["default", chosen | settings])
+
+
+def short(text: str) -> str:
+    """A name that fits into a plot."""
+    return drawable(text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…")
 
 
 def visible(text: str) -> str:
