@@ -17,6 +17,7 @@ from planning.ranges import Nonsense
 if TYPE_CHECKING:
     from planning.advice import Advice
     from planning.prices import Prices
+    from planning.report.latencies import Run
     from planning.total_cost import Billing
     from planning.workload import Workload
 
@@ -100,6 +101,7 @@ def advise(
     from planning.wording import advice_text
 
     _check_report_options(reports, benches)
+    runs = _runs(benches)
     prices = _prices(price_file)
     workload = _asked() if workload_file is None else _workload(workload_file)
     try:
@@ -110,7 +112,7 @@ def advise(
     if policy_out is not None and policy is not None:
         _write(policy_out, policy.encode())
     if reports:
-        _write_reports(advice, prices, reports, benches)
+        _write_reports(advice, prices, reports, runs)
     _say(advice.as_json() if as_json else advice_text(advice))
     if policy_out is not None:
         click.echo(f"The policy file is {policy_out}.", err=as_json)
@@ -284,14 +286,20 @@ def _check_report_options(reports: Sequence[Path], benches: Sequence[Path]) -> N
         raise click.ClickException("A report needs matplotlib too: pip install 'hybrid-router[report]'.")
 
 
-def _write_reports(advice: Advice, prices: Prices, files: Sequence[Path], benches: Sequence[Path]) -> None:
-    from planning.policy_draft import NoPolicyFile, draft_policy
-    from planning.report.content import make_report
-    from planning.report.files import rendered
+def _runs(benches: Sequence[Path]) -> list[Run]:
+    if not benches:
+        return []
     from planning.report.latencies import load_runs
 
     with _readable():
-        runs = [run for bench in benches for run in load_runs(bench.read_bytes(), str(bench))]
+        return [run for bench in benches for run in load_runs(bench.read_bytes(), str(bench))]
+
+
+def _write_reports(advice: Advice, prices: Prices, files: Sequence[Path], runs: Sequence[Run]) -> None:
+    from planning.policy_draft import NoPolicyFile, draft_policy
+    from planning.report.content import make_report
+    from planning.report.files import rendered
+
     try:
         policy, missing = draft_policy(advice, prices), ""
     except NoPolicyFile as error:

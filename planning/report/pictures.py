@@ -24,6 +24,7 @@ from planning.wording import money, shown
 
 WIDTH = 7.0
 """Inches."""
+NEAR_THE_END = 0.12
 LINE_HEIGHT = 0.07
 """Least distance of two labels at the ends of lines, as a share of the axis."""
 
@@ -76,8 +77,12 @@ def draw_costs(
     axis.axvline(rate, color=INK, linewidth=1, linestyle=":")
     _above(axis, rate, f"asked: {shown(rate)}/s")
     middle = np.sqrt(curves.rates_per_second[0] * curves.rates_per_second[-1])
-    for number, crossing in enumerate(crossings):
+    last = None
+    for crossing in crossings:
         leftwards = crossing.rate_per_second > middle
+        height = _place(axis, crossing.rate_per_second, crossing.per_million)[1]
+        below = last is not None and abs(height - last) < 2 * LINE_HEIGHT
+        last = height
         axis.plot(
             [crossing.rate_per_second],
             [crossing.per_million],
@@ -90,7 +95,7 @@ def draw_costs(
         axis.annotate(
             crossing.text,
             (crossing.rate_per_second, crossing.per_million),
-            (-10 if leftwards else 10, 9 if number % 2 == 0 else -15),  # apart, should they be neighbours
+            (-10 if leftwards else 10, -15 if below else 9),
             textcoords="offset points",
             ha="right" if leftwards else "left",
             fontsize=8,
@@ -235,14 +240,15 @@ def _plain_ticks(axis: Axes) -> None:
 
 
 def _above(axis: Axes, x: float, text: str, lift: float = 1) -> None:
-    """A word over a vertical line, outside the plot."""
+    """A word over a vertical line, outside the plot but not beyond its ends."""
+    place = _place(axis, x, 1)[0]
     axis.annotate(
         text,
         (x, 1),
         (0, 2 + lift),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        ha="center",
+        ha="left" if place < NEAR_THE_END else "right" if place > 1 - NEAR_THE_END else "center",
         va="bottom",
         fontsize=8,
         color=INK,
@@ -250,12 +256,15 @@ def _above(axis: Axes, x: float, text: str, lift: float = 1) -> None:
     )
 
 
+def _place(axis: Axes, x: float, y: float) -> tuple[float, float]:
+    """Where a point is, as shares of the axes."""
+    across, up = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))
+    return float(across), float(up)
+
+
 def _label_ends(axis: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Names at the right ends of lines, moved apart where they would cover one another."""
-    heights = {
-        name: float(axis.transAxes.inverted().transform(axis.transData.transform((1, y)))[1])
-        for name, (y, _) in ends.items()
-    }
+    heights = {name: _place(axis, 1, y)[1] for name, (y, _) in ends.items()}
     lowest = -1.0
     for name in sorted(heights, key=heights.__getitem__):
         height = max(heights[name], lowest + LINE_HEIGHT)
