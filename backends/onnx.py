@@ -18,8 +18,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
-from backends.batcher import Batcher, Bounds
+from backends.batcher import Batcher
+from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
+from backends.turn_batcher import TurnBatcher
 from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors, TensorSpec
 from router.ports import BackendContext, Call, synthetic_call
@@ -30,9 +33,9 @@ log = logging.getLogger(__name__)
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
-SHARED_ABOVE_S = 0.00025
-"""Of requests that are ready at the same moment, all but the first go to a thread, where they share runs, if a run is
-expected to be longer than this. What is shorter costs less than the hop, even several times."""
+SHARED_BESIDE_ABOVE_S = 0.00025
+"""Of requests that are ready in the same turn of the loop, all but the first share a run: on the loop where a run is
+expected to be shorter than this, which costs less than the hop to a thread and back, else in a thread."""
 
 _UPWARDS = 0.1
 _OUTLIER = 4.0
@@ -50,6 +53,7 @@ ONNX_TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
 
@@ -146,20 +150,28 @@ class OnnxBackend:
         return session
 
 
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """How requests share runs of one model: on the event loop, or in a thread beside it."""
+
+    in_turn: TurnBatcher
+    beside: Batcher
+
+
 class OnnxServable:
     """One session. `InferenceSession.run` lets go of the GIL and may be called from many threads at once."""
 
     def __init__(
         self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
     ) -> None:
-        self._session = session
+        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
         self._model = model
         self._options = options
         self._threads = threads
         self._output_names = list(model.outputs)
+        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self._expected_s: dict[int, float] = {}
-        self._batcher: Batcher | None = None
-        self._taken = False
+        self._sharing: _Sharing | None = None
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
@@ -169,23 +181,15 @@ class OnnxServable:
         inputs, size = call.payload, call.payload_bytes
         assert not isinstance(inputs, EncodedImage), "takes_image is False"
         expected_s = self._expected_s.get(size.bit_length(), INLINE_BELOW_S)
-        if expected_s < INLINE_BELOW_S and not (self._batcher and expected_s > SHARED_ABOVE_S and self._crowded()):
+        sharing = self._sharing
+        if sharing is None:
+            if expected_s < INLINE_BELOW_S:
+                return self._reply(inputs, size, None, time.monotonic())
+            return await self._run_beside(inputs, size)
+        if expected_s < INLINE_BELOW_S and sharing.beside.idle and sharing.in_turn.alone():
             return self._reply(inputs, size, None, time.monotonic())
-        if self._batcher is not None:
-            return await self._batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
-        return await self._run_beside(inputs, size)
-
-    def _crowded(self) -> bool:
-        """Whether others came in this turn of the loop, or run in a thread already."""
-        assert self._batcher is not None, "there is nothing to share otherwise"
-        if self._taken or not self._batcher.idle:
-            return True
-        self._taken = True
-        asyncio.get_running_loop().call_soon(self._next_turn)
-        return False
-
-    def _next_turn(self) -> None:
-        self._taken = False
+        batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
+        return await batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
@@ -206,7 +210,10 @@ class OnnxServable:
             rows = self._rows_to_share()
             if rows > 1:
                 bounds = Bounds(rows, self._options.max_batch_bytes)
-                self._batcher = Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic)
+                self._sharing = _Sharing(
+                    TurnBatcher(self._run, bounds, time.monotonic),
+                    Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic),
+                )
 
     def _rows_to_share(self) -> int:
         """How many rows may share a run: as the policy file says, or as many as pay."""
@@ -255,10 +262,12 @@ class OnnxServable:
         return Reply(outputs, began - asked, 0.0, took_s)
 
     def _run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
-        """Runs the model once, and learns from it how long that takes. See `batcher.Run`."""
+        """Runs the model once, and learns from it how long that takes. See `batch.Run`."""
+        if self._texts:
+            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._output_names, inputs, stop)
+            outputs = self._session_run(self._output_names, inputs, stop)
         except Exception as error:
             raise _translated(error) from error
         took_s = time.monotonic() - started
@@ -274,6 +283,20 @@ class OnnxServable:
         if took_s > expected:
             took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
         self._expected_s[bucket] = took_s
+
+
+def _decoded(tensor: Tensor) -> Tensor:
+    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
+
+    Raises:
+        BackendRejectedInput: An element is not UTF-8.
+    """
+    texts = np.empty(tensor.size, dtype=object)
+    try:
+        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
+    except UnicodeDecodeError as error:
+        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
+    return texts.reshape(tensor.shape)
 
 
 def _translated(error: Exception) -> BackendError:
