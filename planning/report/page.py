@@ -36,8 +36,9 @@ pre { background: #f4f4f4; border: 1px solid #bbb; padding: .8rem; font-size: .8
   body { font-size: 9.5pt; max-width: none; margin: 0; padding: 0 } table { font-size: 8pt } .wide { overflow: visible }
   h1 { font-size: 17pt } h2 { font-size: 13pt; break-after: avoid } .lead { font-size: 13pt }
   .quiet, figcaption, caption { font-size: 7.5pt }
-  thead { display: table-header-group } tr, figure { break-inside: avoid }
-  thead, thead tr { break-after: avoid } tbody tr:first-child { break-before: avoid } caption { break-after: avoid } p + figure { break-before: avoid }
+  thead { display: table-header-group } tr, figure, p { break-inside: avoid }
+  thead, thead tr { break-after: avoid } tbody tr:first-child { break-before: avoid } caption { break-after: avoid }
+  p + figure { break-before: avoid }
   th, td { padding: .15rem .3rem } pre { font-size: 7pt; background: none }
 }
 """

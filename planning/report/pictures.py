@@ -25,6 +25,7 @@ from planning.wording import money, shown
 WIDTH = 7.0
 """Inches."""
 NEAR_THE_END = 0.12
+"""Where a word is no longer centred, as a share of the axis."""
 LINE_HEIGHT = 0.07
 """Least distance of two labels at the ends of lines, as a share of the axis."""
 
@@ -171,7 +172,8 @@ def draw_interval(figure: FigureBase, spread: Spread, against: str, currency: st
     axis.set_yticks([1, 0], [short(name) for name, _, _ in rows], fontsize=9)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(-0.8, 1.7)
-    axis.set_xscale("log")
+    if axis.dataLim.x0 > 0:
+        axis.set_xscale("log")
     axis.margins(x=0.2)
     axis.set_xlabel(f"{short(currency)} per million inferences", fontsize=9)
     _plain_ticks(axis)
@@ -219,7 +221,7 @@ def _axes(figure: FigureBase, **margins: float) -> Axes:
 
 def _logarithmic(axis: Axes, below: str, beside: str) -> None:
     axis.set_xscale("log")
-    if axis.dataLim.y0 > 0:  # something may be free
+    if axis.dataLim.y0 > 0:  # it is not where something is free
         axis.set_yscale("log")
     axis.set_xlabel(below, fontsize=9)
     axis.set_ylabel(beside, fontsize=9)
