@@ -20,7 +20,7 @@ STYLE: Final = """
 body { font: 16px/1.5 system-ui, "Helvetica Neue", Arial, sans-serif;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #111; background: #fff; overflow-wrap: anywhere } th { overflow-wrap: break-word }
-th[scope=row] { min-width: 6.5em; overflow-wrap: anywhere }
+th[scope=row] { min-width: 6.5em; overflow-wrap: anywhere } td:not(.number) { min-width: 5em }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem }
 .lead { font-size: 1.35rem; font-weight: 700; margin: .4rem 0; border-left: .35rem solid #0072B2; padding-left: .7rem }
 .quiet, figcaption, caption { color: #595959; font-size: .88rem; text-align: left } caption { padding: .3rem 0 }
