@@ -46,12 +46,20 @@ class Cell(msgspec.Struct):
     network: Network | None = None
 
 
+class Model(msgspec.Struct):
+    """What was run; the note says what to make of its figures."""
+
+    name: str = ""
+    note: str = ""
+
+
 class Results(msgspec.Struct):
     """What of a result file is needed here."""
 
     format: str
     machine: Mapping[str, str]
     cells: list[Cell]
+    model: Model = msgspec.field(default_factory=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Run:
         subject: Who answered.
         sent: Requests that were due.
         sorted_ms: Latencies of those that were answered, the shortest first.
-        machine: What it ran on.
+        machine: What it ran on, and which model.
     """
 
     source: str
@@ -83,7 +91,7 @@ class Run:
 
     def within_ms(self, share: float) -> float | None:
         """The time within which a share of all requests was answered, by nearest rank; None: so many never were."""
-        place = max(math.ceil(share * self.sent), 1)
+        place = max(math.ceil(round(share * self.sent, 6)), 1)  # rounded: 0.07 of 100 are 7
         return self.sorted_ms[place - 1] if place <= len(self.sorted_ms) else None
 
 
@@ -103,7 +111,8 @@ def load_runs(content: bytes, source: str) -> tuple[Run, ...]:
         raise UnusableFile(f"{source} is no result of `hybrid-router bench`: {error}.") from None
     if results.format != FORMAT:
         raise UnusableFile(f"{source} has the form {results.format!r}; this version reads {FORMAT!r}.")
-    runs = tuple(_run(cell, PurePath(source).name, results.machine) for cell in results.cells)
+    ran = ", ".join(filter(None, (results.machine.get("processor"), results.model.name, results.model.note)))
+    runs = tuple(_run(cell, PurePath(source).name, ran) for cell in results.cells)
     if not any(run.sorted_ms for run in runs):
         raise UnusableFile(f"{source} holds no latencies; was the benchmark interrupted at once?")
     return runs
@@ -132,7 +141,7 @@ def curve(run: Run) -> LatencyCurve:
     )
 
 
-def _run(cell: Cell, source: str, machine: Mapping[str, str]) -> Run:
+def _run(cell: Cell, source: str, machine: str) -> Run:
     latencies = sorted(taken / MICROSECONDS for one in cell.rounds for taken in one.latency_us)
     return Run(
         source,
@@ -141,7 +150,7 @@ def _run(cell: Cell, source: str, machine: Mapping[str, str]) -> Run:
         cell.subject,
         max(sum(one.sent for one in cell.rounds), len(latencies)),
         tuple(latencies),
-        machine.get("processor", ""),
+        machine,
     )
 
 

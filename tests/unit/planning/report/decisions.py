@@ -11,7 +11,9 @@ from planning.price_file import default_prices
 from planning.report.blocks import Report
 from planning.report.content import make_report
 from planning.report.latencies import Run
+from planning.report.page import html
 from planning.workload import Provenance
+from tests.unit.planning.report.pages import Page
 from tests.unit.planning.workloads import example
 
 HOSTILE = "</title></code><script>alert('1')</script><img src=x onerror=\"y\"> & ]]> $\\frac$ 漢\x07\u202e " + "w" * 200
@@ -28,6 +30,13 @@ def worked(name: str, runs: tuple[Run, ...] = RUNS) -> tuple[planning.Advice, Re
     """The advice and the report of a worked case."""
     advice = planning.advise(example(name))
     return advice, make_report(advice, draft_policy(advice, default_prices()), runs=runs)
+
+
+@cache
+def opened(name: str) -> tuple[str, Page]:
+    """The page of a worked case, as it is and as it is read."""
+    text = html(worked(name)[1])
+    return text, Page(text)
 
 
 @cache

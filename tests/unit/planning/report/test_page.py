@@ -14,7 +14,7 @@ from planning.report.page import html
 from planning.rubric import CHOICES
 from planning.wording import money
 from policies.loader import load
-from tests.unit.planning.report.decisions import hostile, worked
+from tests.unit.planning.report.decisions import hostile, opened, worked
 from tests.unit.planning.report.pages import Page
 from tests.unit.planning.test_advice import EXPECTED
 
@@ -28,8 +28,7 @@ def number(cell: str) -> float:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_it_is_whole_and_needs_nothing_else(name: str) -> None:
-    text = html(worked(name)[1])
-    page = Page(text)
+    text, page = opened(name)
     assert page.sections == SECTIONS
     assert page.words["answer"].lower().count(EXPECTED[name][0]) >= 1
     tags = [tag for tag, _ in page.tags]
@@ -44,7 +43,7 @@ def test_it_is_whole_and_needs_nothing_else(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_it_can_be_read_without_eyes(name: str) -> None:
-    page = Page(html(worked(name)[1]))
+    _, page = opened(name)
     assert ("html", {"lang": "en"}) in page.tags
     assert [tag for tag, _ in page.tags].count("h1") == 1
     pictures = [found for tag, found in page.tags if tag == "svg"]
@@ -75,8 +74,8 @@ def test_nothing_of_a_users_file_becomes_markup() -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_its_figures_are_those_of_the_advice(name: str) -> None:
-    advice, report = worked(name)
-    page = Page(html(report))
+    advice, _ = worked(name)
+    _, page = opened(name)
     judgement, cost = advice.judgement, advice.cost
     (rubric,) = page.tables["rubric"]
     for row, read in zip(judgement.rows, rubric.rows[:-1], strict=True):
@@ -105,8 +104,8 @@ def test_its_figures_are_those_of_the_advice(name: str) -> None:
 
 
 def test_the_policy_in_it_is_the_one_that_is_written() -> None:
-    advice, report = worked("cameras")
-    listing = Page(html(report)).listing
+    advice, _ = worked("cameras")
+    listing = opened("cameras")[1].listing
     assert listing == draft_policy(advice, default_prices()).rstrip("\n")
     assert yaml.safe_load(listing)["version"] == 1
     load(listing.encode(), "the report")
@@ -120,7 +119,7 @@ def test_without_a_policy_or_a_benchmark_it_says_so() -> None:
 
 
 def test_latencies_count_failures_among_all() -> None:
-    page = Page(html(worked("cameras")[1]))
+    _, page = opened("cameras")
     local, near, far = page.tables["latencies"][0].rows
     assert local[1:8] == ["local", "100", "0", "24.9", "29.4", "29.8", "yes"]
     assert near[1:8] == ["cloud", "100", "10", "109", "never", "never", "no"]
@@ -128,4 +127,4 @@ def test_latencies_count_failures_among_all() -> None:
 
 
 def test_the_same_inputs_make_the_same_page() -> None:
-    assert html(worked("cameras")[1]) == html(worked("cameras")[1])
+    assert html(worked("cameras")[1]) == opened("cameras")[0]
