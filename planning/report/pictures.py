@@ -187,6 +187,7 @@ def draw_latencies(figure: FigureBase, curves: Sequence[LatencyCurve], target_ms
         axis.plot(
             curve.sorted_ms,
             curve.share,
+            drawstyle="steps-post",
             color=style.colour,
             linestyle=style.dashes,
             linewidth=2,
