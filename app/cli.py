@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from app import client
+from app.device_command import device
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from conformance.command import conformance
 from drills.command import drill
@@ -226,6 +227,7 @@ def schema() -> None:
 main.add_command(advise)
 main.add_command(bench)
 main.add_command(conformance)
+main.add_command(device)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)

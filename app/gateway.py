@@ -16,6 +16,8 @@ from fastapi import FastAPI
 
 from app.api import make_api
 from app.auth import RequireKey
+from app.device_health import DeviceSensing, sources
+from app.device_metrics import DeviceCollector
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
@@ -64,6 +66,16 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     metrics.registry.register(
         SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
     )
+    metrics.registry.register(DeviceCollector(lambda: engine.snapshot.device))
+    sensing = DeviceSensing(
+        sources(
+            settings.device_root,
+            settings.state_dir,
+            has_hat=lambda: any(entry.kind == "hailo" for entry in engine.deployment.backends.values()),
+        ),
+        engine.sense,
+        time.monotonic,
+    )
 
     rpc = _make_rpc(settings, engine, statistics, lifecycle, metrics)
 
@@ -74,11 +86,15 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
             # What is there by now stays: a collector that looks through it again stops every request for 10 ms or more.
             gc.collect()
             gc.freeze()
-            watching = tasks.create_task(policy_file.watch(), name="policy file")
+            beside = [
+                tasks.create_task(policy_file.watch(), name="policy file"),
+                tasks.create_task(sensing.run(), name="device"),
+            ]
             yield
             if rpc is not None:
                 await rpc.stop()
-            watching.cancel()
+            for task in beside:
+                task.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     api = make_api(engine, policy_file, metrics.registry, statistics, front, lifecycle, lifespan)

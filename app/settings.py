@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     policy: Path = Field(DEFAULT_POLICY, description="The policy file.")
     models_dir: Path = Field(DEFAULT_MODELS, description="Where the policy file's model files are.")
     state_dir: Path = Field(DEFAULT_STATE, description="Where what was spent of budgets is kept.")
+    device_root: Path = Field(
+        Path("/"), description="Where the device's sensors are looked up, as /sys, /proc and /usr/bin/vcgencmd."
+    )
     api_key: SecretStr | None = Field(None, min_length=16, description="Bearer token that clients must send.")
     max_body_bytes: int = Field(4 << 20, ge=1024, description="Larger request bodies are refused.")
     body_timeout_s: float = Field(10.0, gt=0, description="Longest that a body may take to arrive.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from app.policy_file import PolicyFile
 from router.deployment import Deployment, ModelEntry
+from router.device import DeviceView
 from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
 from router.model import TensorSpec
@@ -23,6 +25,7 @@ def status(engine: Engine, now: float) -> dict[str, Any]:
             name: {"slo_p95_ms": _ms(model.slo_p95_s), "targets": [_target(target, now) for target in model.targets]}
             for name, model in snapshot.models.items()
         },
+        "device": _device(snapshot.device),
         "data_classes": {name: sorted(sites) for name, sites in snapshot.sites.items()},
         "budgets": {backend: _budget(purse) for backend, purse in engine.purses.items()},
         "ledger_problems": list(engine.ledger_problems),
@@ -91,6 +94,11 @@ def _target(target: TargetView, now: float) -> dict[str, Any]:
         "usd_per_million": round(target.usd_per_inference * 1e6, 6),
         "egress_usd_per_gb": round(target.usd_per_byte_out * 1e9, 6),
     }
+
+
+def _device(device: DeviceView) -> dict[str, Any]:
+    """What its sensors say, null where there is none, and what follows from it."""
+    return {"strain": device.strain.value, **asdict(device.health)}
 
 
 def _budget(purse: Purse) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class OipHttpBackend:
 
     Options: ClassVar[type] = OipHttpOptions
     Variant: ClassVar[type] = ServerVariant
+    on_device: ClassVar[bool] = False
 
     def __init__(self, options: OipHttpOptions, context: BackendContext) -> None:
         self._options = options

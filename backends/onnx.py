@@ -108,6 +108,7 @@ class OnnxBackend:
 
     Options: ClassVar[type] = OnnxOptions
     Variant: ClassVar[type] = OnnxVariant
+    on_device: ClassVar[bool] = True
 
     def __init__(self, options: OnnxOptions, context: BackendContext) -> None:
         self._options = options

@@ -49,6 +49,7 @@ class TritonBackend:
 
     Options: ClassVar[type] = TritonOptions
     Variant: ClassVar[type] = ServerVariant
+    on_device: ClassVar[bool] = False
 
     def __init__(self, options: TritonOptions, context: BackendContext) -> None:
         self._url = options.url

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -12,6 +12,7 @@ class Answers(Enum):
     ALWAYS = "an answer, always"
     BUT_IN_FLIGHT = "an answer, except for what the gateway was working on when it was killed"
     REFUSALS = "a prompt 503 once it is known that nobody can answer"
+    SPARED = "an answer, always; by the cloud while the device is hot"
     SHED = "an answer in time, or a refusal that says when to come again"
 
 
@@ -76,4 +77,6 @@ EXPECTATIONS: dict[str, Expectation] = {
         outage=False,
         flaps=False,
     ),
+    # The cloud is well all the while; it is the device that must not be asked, and nobody is to notice.
+    "overheat": replace(UNDISTURBED, answers=Answers.SPARED, stream="kiosk", recovery=False),
 }

@@ -200,7 +200,7 @@ def _is_excused(sample: Sample, record: Record, expectation: Expectation, recove
         case Answers.SHED:
             is_refusal = sample.status in REFUSED and sample.retry_after is not None
             return is_refusal or (is_main and sample.status == TIMED_OUT)
-        case Answers.ALWAYS:
+        case Answers.ALWAYS | Answers.SPARED:
             return False
 
 
@@ -235,6 +235,19 @@ def _recovery(main: Sequence[Sample], ended: float, remote: str) -> float | None
         if in_a_row == IN_A_ROW:
             return first
     return None
+
+
+def turns(main: Iterable[Sample]) -> list[tuple[str, float]]:
+    """Whose answers came in rows of `IN_A_ROW` at least, one backend after the other, and when each row began."""
+    found: list[tuple[str, float]] = []
+    row: list[Sample] = []
+    for sample in main:
+        if row and sample.backend != row[0].backend:
+            row = []
+        row.append(sample)
+        if len(row) == IN_A_ROW and (not found or found[-1][0] != sample.backend):
+            found.append((sample.backend, row[0].due))
+    return found
 
 
 def _seen_down(record: Record, watched: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import http.client
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ START_S = 20.0
 ASK_TIMEOUT_S = 2.0
 BACKLOG = 2048
 
+_ATTEMPTS = re.compile(r'^hybrid_router_attempts_total\{.*backend="([^"]*)".*\} (\S+)$', re.MULTILINE)
+
 SMALL_DISK = "256k"
 """Of the disk that is filled: holds the policy file and the gateway's state, and is soon full."""
 
@@ -36,19 +39,23 @@ class Gateway:
         line: Where the site is.
         folder: For its files; made here.
         small_disk: Keep policy and state on a small file system of the gateway's own, which only it sees. Needs root.
+        own_device: Have it read the device's sensors from a folder of the drill's, rather than this machine's.
 
     Attributes:
         policy: Its policy file.
         model: The file of the model that it falls back to.
+        device_root: Where it looks up the sensors of a device of its own; empty at first.
         url: Its address at the site.
     """
 
-    def __init__(self, line: Line, folder: Path, *, small_disk: bool = False) -> None:
+    def __init__(self, line: Line, folder: Path, *, small_disk: bool = False, own_device: bool = False) -> None:
         self._line = line
         self._log = folder / "gateway.log"
         self._models = folder / "models"
         self._files = folder / "files"
         self._small_disk = small_disk
+        self._own_device = own_device
+        self.device_root = folder / "device"
         self._child: Child | None = None
         self._files.mkdir(parents=True)
         self._files.joinpath("state").mkdir()
@@ -82,7 +89,9 @@ class Gateway:
 
     def start(self) -> None:
         """Starts the process; `wait_started` says when it accepts connections."""
-        state = self._files / "state"
+        environment = {"HYBRID_ROUTER_STATE_DIR": str(self._files / "state")}
+        if self._own_device:
+            environment["HYBRID_ROUTER_DEVICE_ROOT"] = str(self.device_root)
         serve = python("app", "serve", "--fd", str(self._listener.fileno()), "--policy", str(self._policy))
         command = [*serve, "--models-dir", str(self._models), "--grpc-port", "off"]
         if self._small_disk:
@@ -90,7 +99,7 @@ class Gateway:
         self._child = Child(
             self._line.at_site(command),
             self._log,
-            {"HYBRID_ROUTER_STATE_DIR": str(state)},
+            environment,
             [self._listener.fileno()],
         )
 
@@ -188,6 +197,26 @@ class Gateway:
         if target["latency"] is None:
             raise LookupError(f"no latency of {model} on {backend}")
         return float(target["latency"]["compute_ms"]["p50"]) / 1000
+
+    def attempts(self) -> dict[str, float]:
+        """How many attempts it has made on each backend.
+
+        Raises:
+            OSError: No answer.
+        """
+        _, body = self.get("/metrics")
+        made: dict[str, float] = {}
+        for backend, count in _ATTEMPTS.findall(body.decode()):
+            made[backend] = made.get(backend, 0.0) + float(count)
+        return made
+
+    def strain(self) -> str:
+        """How strained it says that the device is.
+
+        Raises:
+            OSError: No answer.
+        """
+        return str(self.status()["device"]["strain"])
 
     def spent_usd(self) -> float:
         """What its budget for the cloud has been charged with this month.

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from drills.expectations import Answers, Expectation
-from drills.figures import LATE_SEND_S, UNAVAILABLE, Figures, measure
+from drills.figures import LATE_SEND_S, UNAVAILABLE, Figures, measure, turns
 from drills.record import Record, Sample
 from drills.slo import Slo
 
@@ -240,10 +241,31 @@ def _overload(record: Record, figures: Figures, expectation: Expectation, slo: S
     )
 
 
+def _spared(record: Record, figures: Figures, expectation: Expectation, slo: Slo) -> Iterator[Check]:
+    facts = record.facts
+    yield _at_most("peak", facts.get("peak_c"), slo.device_peak_c, _celsius, "was the most that the device came to")
+    yield _at_most(
+        "spared",
+        facts.get("spared_at_c"),
+        slo.device_peak_c,
+        _celsius,
+        "was when the cloud took the device's work over",
+    )
+    yield _at_most(
+        "back", facts.get("back_at_c"), facts.get("back_below_c", 0.0), _celsius, "was when the device got it back"
+    )
+    began = [at for _, at in turns(sample for sample in record.samples if sample.stream == expectation.stream)]
+    lasted = [later - earlier for earlier, later in pairwise(began[1:])]
+    yield _at_least(
+        "turns", min(lasted, default=None), slo.device_turn_s, _seconds, "was the shortest turn of device or cloud"
+    )
+
+
 _OF_KIND: dict[Answers, Callable[[Record, Figures, Expectation, Slo], Iterator[Check]]] = {
     Answers.BUT_IN_FLIGHT: _crash,
     Answers.REFUSALS: _refusals,
     Answers.SHED: _overload,
+    Answers.SPARED: _spared,
 }
 
 
@@ -273,6 +295,10 @@ def _ms(seconds: float) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def _celsius(value: float) -> str:
+    return f"{value:.1f} °C"
 
 
 def _usd(value: float) -> str:

@@ -42,9 +42,9 @@ class Lab:
         self._open = ExitStack()
         self._folder = Path()
 
-    def gateway(self, scenario: str, *, small_disk: bool = False) -> Gateway:
+    def gateway(self, scenario: str, *, small_disk: bool = False, own_device: bool = False) -> Gateway:
         """A gateway of the scenario's own, not started yet; to be closed by whoever asks."""
-        return Gateway(self.line, self.folder(scenario), small_disk=small_disk)
+        return Gateway(self.line, self.folder(scenario), small_disk=small_disk, own_device=own_device)
 
     def folder(self, scenario: str) -> Path:
         """A new folder for a scenario's files; gone with the lab."""

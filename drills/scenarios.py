@@ -12,10 +12,11 @@ from drills import faults
 from drills.lab import Lab
 from drills.line import LineFailed
 from drills.load import Listener, Stream
+from drills.overheat import overheat
 from drills.overload import overload
 from drills.record import Record, Wire
 from drills.scene import LEAD_S, Scene, Timing
-from drills.streams import CLOUD_ONLY, LARGE, LOCAL, PHI, PRIMARY
+from drills.streams import CLOUD_ONLY, KIOSK, LARGE, LOCAL, PHI, PRIMARY
 
 UP_WITHIN_S = 15.0
 
@@ -34,6 +35,7 @@ class Scenario:
         streams: The load before, during and after. The first is `primary` unless the scenario has a load of its own.
         needs_root: Whether it cannot be had on a relay.
         small_disk: Whether the gateway keeps its files on a small disk of its own.
+        own_device: Whether the gateway reads the sensors of a device that the drill imitates.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Scenario:
     streams: tuple[Stream, ...] = (PRIMARY, PHI)
     needs_root: bool = False
     small_disk: bool = False
+    own_device: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -106,6 +109,13 @@ SCENARIOS: dict[str, Scenario] = {
             overload,
             streams=(PHI,),
         ),
+        Scenario(
+            "overheat",
+            "The fan stands still: the device, an imitated one, gets the hotter the more it answers.",
+            overheat,
+            streams=(KIOSK, PHI),
+            own_device=True,
+        ),
     )
 }
 
@@ -150,7 +160,7 @@ async def run(scenario: Scenario, lab: Lab, timing: Timing, listener: Listener, 
     if not lab.cloud.running:
         lab.start_cloud()
         await asyncio.to_thread(lab.cloud.wait_ready)
-    gateway = lab.gateway(scenario.name, small_disk=scenario.small_disk)
+    gateway = lab.gateway(scenario.name, small_disk=scenario.small_disk, own_device=scenario.own_device)
     try:
         gateway.start()
         await asyncio.to_thread(gateway.wait_started)

@@ -87,6 +87,8 @@ class Slo:
         all_down_answer_ms: Milliseconds within which a 503 comes once it is known that nobody can answer.
         crash_ready_s: Seconds from the gateway's crash until it is ready again.
         goodput_ratio_min: Answers in time under overload, over the most that the device can give.
+        device_peak_c: Temperature that a device comes to whose fan stands still, °C.
+        device_turn_s: Seconds that the shortest turn of device or cloud takes then.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -101,6 +103,8 @@ class Slo:
     all_down_answer_ms: PositiveFloat
     crash_ready_s: PositiveFloat
     goodput_ratio_min: NonNegativeFloat
+    device_peak_c: PositiveFloat = 80.0
+    device_turn_s: NonNegativeFloat = 5.0
 
 
 @dataclass(frozen=True, slots=True)

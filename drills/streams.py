@@ -35,6 +35,9 @@ PRIMARY = Stream("primary", PER_SECOND, _body("digits", "pixels", _PRIMARY, 1, 6
 CLOUD_ONLY = replace(PRIMARY, body=_body("digits-cloud-only", "pixels", _PRIMARY, 1, 64))
 """The same load without a fallback."""
 
+KIOSK = replace(PRIMARY, name="kiosk", headers={"X-Data-Class": "kiosk"})
+"""The same load, for the device by preference."""
+
 PHI = Stream("phi", 10.0, _body("digits", "pixels", _PHI, 1, 64), DEADLINE_S, {"X-Data-Class": "phi"})
 """May not leave the site. Beside the load of every drill."""
 

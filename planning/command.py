@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,10 +15,13 @@ from planning.options import sensible
 from planning.ranges import Nonsense
 
 if TYPE_CHECKING:
+    from planning.advice import Advice
     from planning.prices import Prices
+    from planning.report.latencies import Run
     from planning.total_cost import Billing
     from planning.workload import Workload
 
+REPORT_SUFFIXES = (".html", ".pdf", ".png")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -50,11 +54,28 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE.onnx|URL",
     help="Measure instead of assuming: a model file on this device, or grpc://host:port/MODEL on a Triton.",
 )
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html|.pdf|.png",
+    help="Write a report for whoever decides: all of it as HTML or PDF, an overview as PNG.",
+)
+@click.option(
+    "--bench",
+    "benches",
+    multiple=True,
+    type=FILE,
+    help="A result of `hybrid-router bench`, for the report's latencies.",
+)
 @shared_options
 def advise(
     workload_file: Path | None,
     policy_out: Path | None,
     measured: tuple[str, ...],
+    reports: tuple[Path, ...],
+    benches: tuple[Path, ...],
     price_file: Path | None,
     seed: int,
     as_json: bool,
@@ -70,6 +91,7 @@ def advise(
       hybrid-router advise planning/examples/cameras.yaml
       hybrid-router advise planning/examples/kiosk.yaml --policy-out kiosk-policy.yaml
       hybrid-router advise my.yaml --measure model.onnx --measure grpc://10.0.0.7:8001/detector
+      hybrid-router advise my.yaml --report decision.html --report decision.pdf --bench result.json
 
     The policy file is what `hybrid-router serve --policy` takes. --measure takes a few seconds for each, with empty
     inputs; it replaces size, memory, latency and throughput, or round trip, compute and throughput of the cloud.
@@ -78,6 +100,8 @@ def advise(
     from planning.policy_draft import NoPolicyFile, draft_policy
     from planning.wording import advice_text
 
+    _check_report_options(reports, benches)
+    runs = _runs(benches)
     prices = _prices(price_file)
     workload = _asked() if workload_file is None else _workload(workload_file)
     try:
@@ -86,10 +110,14 @@ def advise(
     except (Nonsense, NoPolicyFile) as error:
         raise click.ClickException(str(error)) from None
     if policy_out is not None and policy is not None:
-        _write(policy_out, policy)
+        _write(policy_out, policy.encode())
+    if reports:
+        _write_reports(advice, prices, reports, runs)
     _say(advice.as_json() if as_json else advice_text(advice))
     if policy_out is not None:
         click.echo(f"The policy file is {policy_out}.", err=as_json)
+    for report in reports:
+        click.echo(f"The report is {report}.", err=as_json)
 
 
 @click.command()
@@ -247,8 +275,42 @@ def _say(result: dict[str, Any] | str) -> None:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def _check_report_options(reports: Sequence[Path], benches: Sequence[Path]) -> None:
+    """Before anything is measured."""
+    for report in reports:
+        if report.suffix.lower() not in REPORT_SUFFIXES:
+            raise click.UsageError(f"--report {report} must end in {', '.join(REPORT_SUFFIXES)}.")
+    if benches and not reports:
+        raise click.UsageError("--bench is for a report: name its file with --report.")
+    if reports and find_spec("matplotlib") is None:
+        raise click.ClickException("A report needs matplotlib too: pip install 'hybrid-router[report]'.")
+
+
+def _runs(benches: Sequence[Path]) -> list[Run]:
+    if not benches:
+        return []
+    from planning.report.latencies import load_runs
+
+    with _readable():
+        return [run for bench in benches for run in load_runs(bench.read_bytes(), str(bench))]
+
+
+def _write_reports(advice: Advice, prices: Prices, files: Sequence[Path], runs: Sequence[Run]) -> None:
+    from planning.policy_draft import NoPolicyFile, draft_policy
+    from planning.report.content import make_report
+    from planning.report.files import rendered
+
     try:
-        path.write_text(text, encoding="utf-8")
+        policy, missing = draft_policy(advice, prices), ""
+    except NoPolicyFile as error:
+        policy, missing = "", str(error)
+    report = make_report(advice, policy, missing, runs)
+    for file in files:
+        _write(file, rendered(report, file.suffix.lower()))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
     except OSError as error:
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}.") from None

@@ -182,4 +182,5 @@ def _header(advice: Advice) -> str:
     if redacts and advice.workload.serving is not None:
         redacted = f"{advice.workload.serving.data_class}-redacted"
         lines.append(f"Send what has been redacted with data class {redacted}; all else stays on the premises.")
-    return "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    shown = ("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+    return "".join(f"# {' '.join(line.split())}\n" for line in shown)

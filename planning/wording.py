@@ -29,7 +29,7 @@ def tco_text(cost: Tco) -> str:
 
 def _advice(advice: Advice) -> Iterator[str]:
     judgement = advice.judgement
-    yield f"{advice.workload.name}: {_verdict(advice)}"
+    yield f"{advice.workload.name}: {verdict(advice)}"
     for constraint in judgement.constraints:
         yield f"  {constraint.name} rules out {constraint.excludes}: {constraint.reason}"
     yield ""
@@ -56,13 +56,14 @@ def _advice(advice: Advice) -> Iterator[str]:
     yield from _table(
         ["figure", "value", "", "origin", "source"],
         [
-            [figure.field, _value(figure.value), figure.unit, figure.provenance.origin, figure.provenance.source]
+            [figure.field, shown(figure.value), figure.unit, figure.provenance.origin, figure.provenance.source]
             for figure in advice.figures
         ],
     )
 
 
-def _verdict(advice: Advice) -> str:
+def verdict(advice: Advice) -> str:
+    """The recommendation and its margin, in one clause."""
     judgement = advice.judgement
     if judgement.recommendation is None:
         return "nothing is left; these contradict one another"
@@ -80,16 +81,18 @@ def _flips(advice: Advice) -> Iterator[str]:
     yield "What would change it, the nearest first (one input alone, all others as they are):"
     for flip in advice.flips:
         becomes = flip.becomes or "nothing left"
-        yield f"  {flip.field}: {_value(flip.now)} -> {_value(flip.at)}{_how_far(flip)}: {becomes}"
+        yield f"  {flip.field}: {shown(flip.now)} -> {shown(flip.at)}{how_far(flip)}: {becomes}"
 
 
-def _value(value: object) -> str:
+def shown(value: object) -> str:
+    """A figure or a word as people read it; numbers with four digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _how_far(flip: Flip) -> str:
+def how_far(flip: Flip) -> str:
+    """By which factor an input has to move, in brackets; empty for words and from nothing."""
     if flip.factor is None or flip.factor == float("inf"):
         return ""
     return f" ({flip.factor:.3g} times {'more' if flip.at > flip.now else 'less'})"
@@ -108,7 +111,7 @@ def _tco(cost: Tco) -> Iterator[str]:
                 f"{reading.utilisation:.3g}" if reading.utilisation < 0.01 else f"{reading.utilisation:.1%}",
                 f"{reading.per_month:,.0f}",
                 f"{reading.money_per_month:,.2f}",
-                _money(reading.money_per_million),
+                money(reading.money_per_million),
             ]
             for reading in cost.readings
         ],
@@ -125,7 +128,7 @@ def _tco(cost: Tco) -> Iterator[str]:
                 option.machine,
                 f"{option.machines:,.4g}",
                 f"{option.per_month:,.2f}",
-                _money(option.per_million),
+                money(option.per_million),
                 ", ".join(f"{name} {part:,.2f}" for name, part in option.parts.items()),
             ]
             for option in cost.options
@@ -134,7 +137,7 @@ def _tco(cost: Tco) -> Iterator[str]:
     yield ""
     yield "Break-even:"
     for name, changes in cost.break_evens.items():
-        yield from _folded(f"  {name}: ", _changes(cost, name, changes))
+        yield from _folded(f"  {name}: ", changes_text(cost, name, changes))
     yield ""
     yield f"Sensitivity, device over {demand.against} in {cost.currency} a month, one input at a time:"
     yield from _table(
@@ -155,7 +158,8 @@ def _tco(cost: Tco) -> Iterator[str]:
     yield from _spread(cost)
 
 
-def _changes(cost: Tco, name: str, changes: Sequence[BreakEven]) -> str:
+def changes_text(cost: Tco, name: str, changes: Sequence[BreakEven]) -> str:
+    """Where the device and one kind of node change places."""
     if not changes:
         highest = cost.curves.rates_per_second[-1]
         first, last = cost.curves.per_million[DEVICE][0], cost.curves.per_million[name][0]
@@ -169,8 +173,8 @@ def _spread(cost: Tco) -> Iterator[str]:
     spread = cost.spread
     yield f"All inputs at once ({spread.samples:,} draws, seed {spread.seed}), against {cost.demand.against}:"
     rows = [
-        ["device, per million", *(_money(spread.edge_per_million[share]) for share in QUANTILES)],
-        ["cloud, per million", *(_money(spread.cloud_per_million[share]) for share in QUANTILES)],
+        ["device, per million", *(money(spread.edge_per_million[share]) for share in QUANTILES)],
+        ["cloud, per million", *(money(spread.cloud_per_million[share]) for share in QUANTILES)],
     ]
     if spread.break_even_per_second is not None:
         rows.append(
@@ -180,7 +184,8 @@ def _spread(cost: Tco) -> Iterator[str]:
     yield f"The device is cheaper in {spread.edge_is_cheaper:.0%} of the draws."
 
 
-def _money(amount: float) -> str:
+def money(amount: float) -> str:
+    """An amount with the digits that tell it apart."""
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.3f}"
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policies.reasons import another_order, attempt, nobody, seconds, up, usd
+from policies.reasons import GRACE, another_order, attempt, nobody, seconds, up, usd
+from policies.strain import relieved
 from router.plan import Plan
 from router.ports import Policy
 from router.snapshot import Snapshot, TargetView
 from router.types import Facts
-
-GRACE = 1.1
-"""An incumbent may miss the SLO by a tenth before it loses its place: a prediction at the line must not flap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Cheapest(Policy):
             (target for target in available if target not in meeting and target not in unknown),
             key=lambda target: seconds(target, facts),
         )
-        order = [*meeting, *unknown, *missing]
+        order, relief = relieved([*meeting, *unknown, *missing], facts, snapshot)
         attempts, explore = (
             tuple(attempt(target, facts, model) for target in targets) for targets in (order, another_order(order))
         )
@@ -52,4 +50,4 @@ class Cheapest(Policy):
         else:
             prices = ", ".join(f"{target.backend} ${usd(target, facts) * 1e6:.2f}" for target in meeting)
             reason = f"cheapest that meets the SLO of {model.slo_p95_s * 1000:g} ms, per million: {prices}"
-        return Plan(attempts, reason, explore)
+        return Plan(attempts, reason + relief, explore)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from policies.hedge import Hedge
 from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
+from policies.strain import relieved, without_extras
 from router.plan import Plan
 from router.ports import Policy
 from router.snapshot import Snapshot
@@ -27,12 +28,16 @@ class CloudPrimary(Policy):
         model = snapshot.models[facts.model]
         candidates = snapshot.candidates(facts)
         local, remote = map(up, split_by_site(candidates))
-        attempts = (
-            *(attempt(target, facts, model, hedge=self.hedge) for target in remote),
-            *(attempt(target, facts, model, degraded=True) for target in local),
+        local, relief = relieved(local, facts, snapshot)
+        attempts = without_extras(
+            (
+                *(attempt(target, facts, model, hedge=self.hedge) for target in remote),
+                *(attempt(target, facts, model, degraded=True) for target in local),
+            ),
+            (*remote, *local),
         )
         if not attempts:
             return Plan((), nobody(candidates))
         if remote:
             return Plan(attempts, f"cloud first: {predicted(remote[0], facts)}")
-        return Plan(attempts, f"degraded: {why_not_elsewhere(candidates, facts, model)}")
+        return Plan(attempts, f"degraded: {why_not_elsewhere(candidates, facts, model)}{relief}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from policies.hedge import Hedge
 from policies.reasons import another_order, attempt, nobody, seconds, up
+from policies.strain import relieved, without_extras
 from router.plan import Plan
 from router.ports import Policy
 from router.snapshot import Snapshot, TargetView
@@ -45,11 +46,13 @@ class Fastest(Policy):
         first = self._first(order, facts, snapshot.incumbents.get(facts))
         order.remove(first)
         order.insert(0, first)
+        reason = f"fastest: {', '.join(_median(target, facts) for target in order)}"
+        order, relief = relieved(order, facts, snapshot)
         attempts, explore = (
-            tuple(attempt(target, facts, model, hedge=self.hedge) for target in targets)
+            without_extras((attempt(target, facts, model, hedge=self.hedge) for target in targets), targets)
             for targets in (order, another_order(order))
         )
-        return Plan(attempts, f"fastest: {', '.join(_median(target, facts) for target in order)}", explore)
+        return Plan(attempts, reason + relief, explore)
 
     def _first(self, order: list[TargetView], facts: Facts, incumbent: str | None) -> TargetView:
         best = seconds(order[0], facts)

@@ -56,6 +56,7 @@ class _Loader:
             residency=residency,
             budgets=self._budgets(file),
             shares=Shares(**file.shares.model_dump()),
+            device=file.device.limits(),
         )
         self._check_routes(file, deployment)
         if self._problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.reasons import attempt, meets, misses, nobody, predicted, split_by_site, up, why_down
+from policies.strain import relieved
 from router.plan import Plan
 from router.ports import Policy
 from router.snapshot import Snapshot
@@ -16,7 +17,7 @@ class LocalFirst(Policy):
     """Runs on the device; falls back to the cloud. Has no options."""
 
     def plan(self, facts: Facts, snapshot: Snapshot) -> Plan:
-        """Orders local targets before remote ones, unless only a remote one is predicted to meet the SLO."""
+        """Local targets before remote ones, unless only a remote one is predicted to meet the SLO, now or soon."""
         model = snapshot.models[facts.model]
         candidates = snapshot.candidates(facts)
         local, remote = map(up, split_by_site(candidates))
@@ -35,4 +36,5 @@ class LocalFirst(Policy):
         else:
             order = remote
             reason = why_down(candidates) or "nothing on the premises has this model"
-        return Plan(tuple(attempt(target, facts, model) for target in order), reason)
+        order, relief = relieved(order, facts, snapshot)
+        return Plan(tuple(attempt(target, facts, model) for target in order), reason + relief)

@@ -10,6 +10,9 @@ from router.plan import AcceptIf, Attempt
 from router.snapshot import ModelView, TargetView
 from router.types import Facts
 
+GRACE = 1.1
+"""An incumbent may miss the SLO by a tenth before it loses its place: a prediction at the line must not flap."""
+
 
 def split_by_site(targets: Iterable[TargetView]) -> tuple[list[TargetView], list[TargetView]]:
     """Those on the premises, and those elsewhere; each in the given order."""
@@ -96,8 +99,11 @@ FEW_SAMPLES = 10
 
 
 def another_order(order: Sequence[TargetView]) -> list[TargetView]:
-    """The order in which the first of those behind that is hardly known comes first; empty if all are known well."""
+    """The order in which the first of those behind that is hardly known comes first; empty if all are known well.
+
+    A device that is to be spared is not asked only to know it better.
+    """
     for target in order[1:]:
-        if target.latency is None or target.latency.samples < FEW_SAMPLES:
+        if not target.strain.spares and (target.latency is None or target.latency.samples < FEW_SAMPLES):
             return [target, *(other for other in order if other is not target)]
     return []

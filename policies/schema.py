@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from router.deployment import Shares
+from router.device import DeviceLimits
 from router.model import DTYPES
 from router.pricing import DevicePrice, NodePrice, Price
 from router.registry import BACKENDS, POLICIES, Registry, UnknownKind
@@ -15,6 +16,7 @@ from router.stages import Decode, Grayscale, Normalize, Resize
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Milliseconds = Annotated[float, Field(gt=0, le=600_000)]
 Dollars = Annotated[float, Field(ge=0, le=1e9)]
+Celsius = Annotated[float, Field(ge=0, le=150)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -138,6 +140,29 @@ class SharesSection(Section):
     )
 
 
+_LIMITS = DeviceLimits()
+
+
+class DeviceSection(Section):
+    """How warm the device may get before requests that may leave it do."""
+
+    shift_above_c: Celsius = Field(
+        _LIMITS.shift_above_c,
+        description="From this temperature on requests go elsewhere, where they may and it helps.",
+    )
+    back_below_c: Celsius = Field(_LIMITS.back_below_c, description="Below this one they come back.")
+    throttles_at_c: Celsius = Field(_LIMITS.throttles_at_c, description="From this one on it slows itself down.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> DeviceSection:
+        self.limits()
+        return self
+
+    def limits(self) -> DeviceLimits:
+        """The limits."""
+        return DeviceLimits(**self.model_dump())
+
+
 class PolicyFile(Section):
     """The policy file of a hybrid router: which backends there are, what runs where, and who decides."""
 
@@ -149,6 +174,7 @@ class PolicyFile(Section):
     residency: dict[Name, ResidencySection] = Field(default_factory=dict)
     budgets: dict[Name, BudgetSection] = Field(default_factory=dict)
     shares: SharesSection = SharesSection()
+    device: DeviceSection = DeviceSection()
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Split: the device does the light part, the cloud the heavy one, so that fewer bytes leave.
 
 Split means partition here: the image's stages, and with `accept_if` the answers that the edge model is sure of, stay
-on the device. A share of the traffic is another thing, and not what this policy does.
+on the device. A share of the traffic is another thing, and not what this policy does. A device that is too warm runs
+the stages all the same: they decide what leaves the site, and its temperature must not.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.reasons import attempt, nobody, predicted, split_by_site, up, why_not_elsewhere
+from policies.strain import relieved
 from router.model import ModelSpec
-from router.plan import AcceptIf, Plan
+from router.plan import AcceptIf, Attempt, Plan
 from router.ports import Policy
-from router.snapshot import Snapshot
+from router.snapshot import ModelView, Snapshot, TargetView
 from router.types import Facts
 
 
@@ -32,20 +34,25 @@ class Split(Policy):
         model = snapshot.models[facts.model]
         candidates = snapshot.candidates(facts)
         local, remote = map(up, split_by_site(candidates))
-        heavy = tuple(attempt(target, facts, model, stages_here=True) for target in remote)
+        local, relief = relieved(local, facts, snapshot)
         if self.accept_if is None:
-            light = tuple(attempt(target, facts, model, degraded=True) for target in local)
-            attempts = heavy + light
+            order = [*remote, *local]
             reason = f"stages here, model in the cloud: {predicted(remote[0], facts)}" if remote else ""
         else:
-            light = tuple(attempt(target, facts, model, accept_if=self.accept_if) for target in local[:1])
-            attempts = light + heavy
+            order, relief = relieved([*local[:1], *remote], facts, snapshot)
             reason = f"confidence of at least {self.accept_if.confidence:g} is final here, the rest goes to the cloud"
-        if not attempts:
+        if not order:
             return Plan((), nobody(candidates))
         if not remote:
             reason = why_not_elsewhere(candidates, facts, model)
-        return Plan(attempts, reason)
+        elif self.accept_if is None:
+            relief = ""
+        return Plan(tuple(self._attempt(target, facts, model) for target in order), reason + relief)
+
+    def _attempt(self, target: TargetView, facts: Facts, model: ModelView) -> Attempt:
+        if target.local:
+            return attempt(target, facts, model, accept_if=self.accept_if, degraded=self.accept_if is None)
+        return attempt(target, facts, model, stages_here=True)
 
     def problem_with(self, model: ModelSpec) -> str | None:
         """A cascade needs to know how sure the edge model is."""

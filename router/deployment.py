@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.budget import Budget
+from router.device import DeviceLimits
 from router.model import ModelSpec
 from router.ports import Policy, VariantOptions
 from router.pricing import Price
@@ -85,6 +86,7 @@ class Deployment:
         residency: For each known data class the sites where it may go, or None for any.
         budgets: What backends may cost, by their names.
         shares: How much may be sent on top of the traffic.
+        device: How warm the device may get.
     """
 
     backends: Mapping[str, BackendEntry]
@@ -94,6 +96,7 @@ class Deployment:
     residency: Mapping[str, frozenset[str] | None]
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     shares: Shares = Shares()
+    device: DeviceLimits = field(default_factory=DeviceLimits)
 
     def route(self, model: str, data_class: str) -> str | None:
         """Name of the policy for this model and data class, or None where no rule matches."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import date
 
 from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
+from router.device import DeviceHealth
 from router.dispatch import Dispatch
 from router.errors import (
     InternalError,
@@ -247,6 +248,10 @@ class Engine:
         response = self._respond(request, prepared, execution, answer)
         self._observer.answered(response)
         return response
+
+    def sense(self, health: DeviceHealth) -> None:
+        """Learns how the device is; to be told every second or so."""
+        self._planner.sense(health, self._clock())
 
     def refresh(self) -> None:
         """Brings the snapshot up to date; plans made against the old one are forgotten."""

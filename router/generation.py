@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from router.deployment import BackendEntry, Deployment
+from router.device import DeviceView
 from router.errors import BackendError
 from router.instance import Instance, open_instance
 from router.ports import Backend
@@ -161,15 +162,20 @@ class World:
         """The world as the generation's instances are now."""
         for instance in generation.instances():
             instance.settle(now)
-        targets = {key: target.view() for key, target in generation.targets.items()}
         deployment = generation.deployment
-        models = {name: _model_view(deployment, name, targets) for name in deployment.models}
         sites = {name: deployment.sites(name) for name in deployment.data_classes()}
-        return World(generation, Snapshot(generation.number, now, models, targets, sites))
+        return World(generation, Snapshot(generation.number, now, {}, {}, sites)).sensing(DeviceView())
 
     def remembering(self, incumbents: Mapping[Facts, str]) -> World:
         """The same world, with who stood first in the latest plans."""
         return World(self.generation, replace(self.snapshot, incumbents=dict(incumbents)))
+
+    def sensing(self, device: DeviceView) -> World:
+        """The same world with the device like this; what policies see of its targets is made anew."""
+        deployment = self.generation.deployment
+        targets = {key: target.view(device.strain) for key, target in self.generation.targets.items()}
+        models = {name: _model_view(deployment, name, targets) for name in deployment.models}
+        return World(self.generation, replace(self.snapshot, models=models, targets=targets, device=device))
 
     def refreshed(self, now: float) -> World:
         """The world now; itself, if nothing happened since."""
@@ -184,10 +190,10 @@ class World:
         for key in changed:
             target = self.generation.targets[key]
             target.instance.settle(now)
-            targets[key] = target.view()
+            targets[key] = target.view(self.snapshot.device.strain)
         for name in {model for model, _ in changed}:
             models[name] = _model_view(self.generation.deployment, name, targets)
-        return World(self.generation, Snapshot(self.generation.number, now, models, targets, self.snapshot.sites))
+        return World(self.generation, replace(self.snapshot, taken_at=now, models=models, targets=targets))
 
 
 def _model_view(deployment: Deployment, name: str, targets: dict[tuple[str, str], TargetView]) -> ModelView:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from router import guard
 from router.deployment import ModelEntry
+from router.device import DeviceHealth, DeviceView, Watch
 from router.errors import InternalError, NoBackendAvailable, ResidencyForbids, RouterError
 from router.execution import Step
 from router.generation import World
@@ -59,17 +60,28 @@ class Planner:
         self.lag_s = 0.0
         self._plans: dict[Facts, Prepared] = {}
         self._incumbents: dict[Facts, str] = {}
+        self._watch = Watch()
 
     def adopt(self, world: World) -> None:
         """Puts another generation in force; nobody stood first in its plans yet."""
         self._plans, self._incumbents = {}, {}
-        self._replace(world)
+        self._replace(world.sensing(self.world.snapshot.device))
 
     def refresh(self, now: float) -> None:
         """Brings the world up to date; plans made against the old one are forgotten."""
         world = self.world.refreshed(now)
         if world is not self.world:
             self._replace(world)
+
+    def sense(self, health: DeviceHealth, now: float) -> None:
+        """Learns how the device is, and plans by it from now on."""
+        before = self._watch.strain
+        self._watch = self._watch.after(health, now, self.world.generation.deployment.device)
+        strain = self._watch.strain
+        if strain is not before:
+            celsius = "unknown" if health.soc_c is None else f"{health.soc_c:.1f} °C"
+            log.warning("the device is %s, after %s; its temperature is %s", strain.value, before.value, celsius)
+        self._replace(self.world.sensing(DeviceView(health, strain)))
 
     def ran_late(self, seconds: float) -> None:
         """Learns how late the latest look at the world was. What was long ago counts less and less."""

@@ -149,11 +149,13 @@ class BackendContext:
 class Backend(Protocol):
     """One way to run models: owns what its servables share, such as a channel or a thread pool.
 
-    The class itself is what is registered; it names the dataclasses of its options.
+    The class itself is what is registered; it names the dataclasses of its options, and says whether its models run on
+    this very device: those are spared when it gets too warm.
     """
 
     Options: ClassVar[type]
     Variant: ClassVar[type]
+    on_device: ClassVar[bool]
 
     def __init__(self, options: Any, context: BackendContext) -> None:
         """Remembers its options. Touches neither network nor disk."""

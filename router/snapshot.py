@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.breaker import BreakerState
+from router.device import DeviceView, Strain
 from router.latency import LatencyPrediction
 from router.model import ImageSpec
 from router.types import ON_PREMISES, Facts
@@ -32,6 +33,7 @@ class TargetView:
         usd_per_byte_out: Dollars per byte sent there.
         left_usd: What is left of the backend's budget; None where it has none.
         spent: Whether its budget forbids to ask it.
+        strain: Of the device, if it runs there; NORMAL where it runs on another machine.
     """
 
     backend: str
@@ -50,6 +52,7 @@ class TargetView:
     limit: int = 0
     left_usd: float | None = None
     spent: bool = False
+    strain: Strain = Strain.NORMAL
 
     @property
     def available(self) -> bool:
@@ -89,6 +92,7 @@ class Snapshot:
         sites: For each known data class, the sites where it may go.
         incumbents: Which backend stood first in the latest plan for the same facts; for policies that change their mind
             only with good reason.
+        device: How the device is that this runs on.
     """
 
     generation: int
@@ -97,6 +101,7 @@ class Snapshot:
     targets: Mapping[tuple[str, str], TargetView]
     sites: Mapping[str, frozenset[str]]
     incumbents: Mapping[Facts, str] = field(default_factory=dict)
+    device: DeviceView = field(default_factory=DeviceView)
 
     def candidates(self, facts: Facts) -> tuple[TargetView, ...]:
         """The targets that have the model and stand where the data may go, available or not, in file order."""

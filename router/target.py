@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.deployment import BackendEntry
+from router.device import Strain
 from router.errors import BudgetSpent
 from router.instance import Instance
 from router.purse import Purse
@@ -43,8 +44,8 @@ class Target:
             self.purse.refund(record.cost_usd)
         record.cost_usd = 0.0
 
-    def view(self) -> TargetView:
-        """What a policy sees of it now."""
+    def view(self, strain: Strain) -> TargetView:
+        """What a policy sees of it now, the device being strained like this."""
         instance, purse = self.instance, self.purse
         return TargetView(
             backend=self.backend,
@@ -63,4 +64,5 @@ class Target:
             usd_per_byte_out=self.entry.price.usd_per_byte_out,
             left_usd=None if purse is None else purse.left_usd,
             spent=purse is not None and purse.is_spent,
+            strain=strain if instance.backend.on_device else Strain.NORMAL,
         )

@@ -1,7 +1,8 @@
 """Tensors from JSON text, and back: strict about types, exact about shapes, never larger than the text allows.
 
 JSON arrays are decoded by msgspec against the element type and its range, so that `true`, `"1"`, `null` or 256 never
-become a number of eight bits; only then does numpy see them. Nothing is allocated from a size that the caller merely claims.
+become a number of eight bits; only then does numpy see them. Nothing is allocated from a size that the caller merely
+claims.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ MAX_DIMENSION = 2**31
 _OPENING = re.compile(rb"[\[ \t\r\n]*")
 
 
-
 def _element(dtype: str) -> Any:
     """What msgspec holds each element against. Ranges of 64 bits are numpy's to check: msgspec has none so wide."""
     kind, size = DTYPES[dtype].kind, DTYPES[dtype].itemsize
@@ -35,7 +35,7 @@ def _element(dtype: str) -> Any:
         return Annotated[int, msgspec.Meta(ge=int(integers.min), le=int(integers.max))]
     if kind == "f" and size < 8:
         floats = np.finfo(dtype)
-        too_large = float(floats.max) + 2.0 ** (floats.maxexp - floats.nmant - 2)  # from there on they round to infinity
+        too_large = float(floats.max) + 2.0 ** (floats.maxexp - floats.nmant - 2)  # from here on they round to infinity
         return Annotated[float, msgspec.Meta(gt=-too_large, lt=too_large)]
     return {"b": bool, "f": float, "V": float, "O": str}[kind]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.hailo import HailoBackend, HailoOptions
 from backends.oip_http import OipHttpBackend, OipHttpOptions
 from backends.onnx import OnnxBackend, OnnxOptions
 from backends.triton import TritonBackend, TritonOptions
@@ -34,23 +35,30 @@ class Subject:
         kind: Its class.
         options: Options of its kind.
         correct: How many of the 540 held-out digits its model gets right, by deploy/models/accuracy.json.
+        context: Where its model files are.
+        variants: The variant of each sample model, where it stands for no backend of the sample policy file.
     """
 
     name: str
     kind: Callable[[Any, BackendContext], Backend]
     options: Any
     correct: int
+    context: BackendContext = CONTEXT
+    variants: Mapping[str, Any] | None = None
 
     def backend(self) -> Backend:
         """A new backend of this kind."""
-        return self.kind(self.options, CONTEXT)
+        return self.kind(self.options, self.context)
+
+    def variant(self, model: str) -> Any:
+        """Its variant of a sample model."""
+        return self.variants[model] if self.variants is not None else MODELS[model].variants[self.name]
 
     @asynccontextmanager
     async def opened(self, model: str = "digits") -> AsyncIterator[Servable]:
         """A model on a backend of its own, both closed afterwards."""
         backend = self.backend()
-        entry = MODELS[model]
-        servable = await backend.open(entry.spec, entry.variants[self.name])
+        servable = await backend.open(MODELS[model].spec, self.variant(model))
         try:
             yield servable
         finally:
@@ -71,6 +79,11 @@ def triton(url: str) -> Subject:
 def oip_http(url: str) -> Subject:
     """A server at this HTTP address that has the models of the cloud."""
     return Subject("cloud", OipHttpBackend, OipHttpOptions(url), correct=533)
+
+
+def hailo(models_dir: Path, variants: Mapping[str, Any]) -> Subject:
+    """HailoRT's stand-in, with the edge's models as `.hef` files in this folder."""
+    return Subject("hat", HailoBackend, HailoOptions(), 528, BackendContext(models_dir), variants)
 
 
 def call(payload: Payload, request_id: str = "r1") -> Call:

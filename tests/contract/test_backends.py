@@ -1,12 +1,15 @@
 """What the engine expects of every backend, held against the real thing.
 
-ONNX Runtime, Triton over gRPC, Triton over HTTP, and another gateway of ours before that Triton.
+ONNX Runtime, Triton over gRPC, Triton over HTTP, another gateway of ours before that Triton; of a Hailo chip there is
+only a stand-in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +18,28 @@ from app.cloud import TritonProcess
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout
 from router.model import Tensor
 from router.types import Reply
-from tests.contract.backends import MODELS, Subject, call, oip_http, onnx, pixels, triton
+from tests.contract.backends import MODELS, Subject, call, hailo, oip_http, onnx, pixels, triton
 from tests.gateway_process import GatewayProcess
+from tests.hat import standin, write_samples
 
 Holdout = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(params=["onnx", "triton", "triton-http", "gateway"])
+@pytest.fixture
+def hat(tmp_path: Path) -> Iterator[Subject]:
+    """The stand-in's chip."""
+    with standin() as module:
+        yield hailo(tmp_path, write_samples(module, tmp_path))
+
+
+@pytest.fixture(params=["onnx", "triton", "triton-http", "gateway", "hailo"])
 def subject(request: pytest.FixtureRequest) -> Subject:
     """Each backend in turn; Triton and the gateway are started for the first test that needs them."""
     if request.param == "onnx":
         return onnx()
+    if request.param == "hailo":
+        subject: Subject = request.getfixturevalue("hat")
+        return subject
     if request.param == "gateway":
         gateway: GatewayProcess = request.getfixturevalue("far_gateway")
         return oip_http(gateway.url)
@@ -77,7 +91,7 @@ async def test_a_second_model_beside_the_first(subject: Subject, holdout: Holdou
     given, _ = holdout
     images = np.ascontiguousarray(given[:5].reshape(5, 8, 8), dtype=np.float32)
     backend = subject.backend()
-    opened = {name: await backend.open(entry.spec, entry.variants[subject.name]) for name, entry in MODELS.items()}
+    opened = {name: await backend.open(entry.spec, subject.variant(name)) for name, entry in MODELS.items()}
     embedded = await opened["embed"].infer(call({"image": images}), soon())
     digits = await opened["digits"].infer(pixels(given[:5]), soon())
     fits(embedded, "embed", 5)

@@ -1,4 +1,4 @@
-"""The documentation page in a real browser that can reach nothing but this machine."""
+"""The documentation page, and a report, in a real browser that can reach nothing but this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import GatewayProcess
+from tests.gateway_process import ROOT, GatewayProcess
+from tests.integration.test_cli import run, said
 
 INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
 QUIET = (
@@ -68,3 +69,14 @@ def test_the_documentation_asks_nobody_else(steady: GatewayProcess) -> None:
         for source in sources:
             assert source.startswith("/"), f"{path} loads {source}"
             assert steady.http.get(source).status_code == 200
+
+
+def test_a_report_opens_without_a_complaint(chromium: str, tmp_path: Path) -> None:
+    report = tmp_path / "decision.html"
+    said(run("advise", ROOT / "planning/examples/cameras.yaml", "--report", report))
+    opened = (f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", report.as_uri())
+    ended = subprocess.run([chromium, *QUIET, *opened], capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ":CONSOLE" not in ended.stderr
+    assert ended.stdout.count("<section ") == report.read_text().count("<section ")
+    assert ended.stdout.count("</svg>") == 3

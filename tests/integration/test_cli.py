@@ -45,7 +45,7 @@ def said(ended: subprocess.CompletedProcess[str], code: int = 0) -> str:
 
 COMMANDS = [
     *([], ["serve"], ["demo"], ["cloud"], ["infer"], ["status"], ["policy"], ["policy", "check"]),
-    *(["advise"], ["tco"], ["bench"], ["bench", "run"], ["bench", "compare"]),
+    *(["advise"], ["tco"], ["bench"], ["bench", "run"], ["bench", "compare"], ["device"], ["device", "check"]),
 ]
 
 
@@ -59,7 +59,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 def test_help_lists_every_command() -> None:
     text = said(run("--help"))
-    for command in ("serve", "demo", "cloud", "advise", "tco", "bench", "infer", "status", "policy"):
+    for command in ("serve", "demo", "cloud", "advise", "tco", "bench", "device", "infer", "status", "policy"):
         assert f"\n  {command} " in text
     assert said(run("--version")).startswith("hybrid-router, version ")
 

@@ -20,7 +20,7 @@ from router.model import ImageSpec, ModelSpec, Tensor
 from router.plan import Attempt, Plan
 from router.ports import Backend, BackendContext, Call, Policy
 from router.snapshot import Snapshot
-from router.types import AttemptRecord, EncodedImage, Facts, InferenceResponse, Reply
+from router.types import ON_PREMISES, AttemptRecord, EncodedImage, Facts, InferenceResponse, Reply
 from tests.unit.virtual_time import FOREVER, virtual_loop
 
 Behaviour = Callable[[Call], Awaitable[Reply]]
@@ -158,6 +158,7 @@ class FakeBackend:
 
     Options: ClassVar[type] = FakeOptions
     Variant: ClassVar[type] = FakeVariant
+    on_device: ClassVar[bool] = True
 
     def __init__(self, options: FakeOptions, context: BackendContext | dict[str, Script]) -> None:
         assert isinstance(context, dict)
@@ -175,6 +176,12 @@ class FakeBackend:
         self.script.closed.append("backend")
         if self.script.close is not None:
             raise self.script.close
+
+
+class FakeServer(FakeBackend):
+    """The same on another machine."""
+
+    on_device: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -269,7 +276,8 @@ class Lab:
         return self.scripts["cloud"]
 
     def _make(self, entry: BackendEntry) -> Backend:
-        return FakeBackend(entry.options, self.scripts)
+        kind = FakeBackend if entry.site == ON_PREMISES else FakeServer
+        return kind(entry.options, self.scripts)
 
     def _preprocess(self, image: EncodedImage, spec: ImageSpec, model: ModelSpec) -> dict[str, Any]:
         self.stagings += 1

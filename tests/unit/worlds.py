@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from router.breaker import BreakerState
+from router.device import Strain
 from router.latency import LatencyPrediction, Quantiles
 from router.model import ImageSpec
 from router.plan import AcceptIf, Attempt
@@ -48,6 +49,7 @@ def target_views(draw: st.DrawFn, backend: str, model: str) -> TargetView:
         usd_per_inference=draw(st.floats(0, 1)),
         usd_per_byte_out=draw(st.floats(0, 1)),
         spent=draw(st.booleans()),
+        strain=draw(st.sampled_from(Strain)),
     )
 
 

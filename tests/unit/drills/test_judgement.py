@@ -348,3 +348,42 @@ def test_a_steady_outage_may_end_before_the_fault_does() -> None:
 
     assert failed_checks(verdict_on(outage(request, "cloud-crash"))) == {"P99 in the outage"}
     assert failed_checks(verdict_on(outage(request, "cloud-crash", facts={"steady_s": 8.0}))) == set()
+
+
+SPARED = {"peak_c": 72.5, "spared_at_c": 72.0, "back_at_c": 62.0, "back_below_c": 68.0}
+
+
+def taking_turns(*changes: float, facts: dict[str, float]) -> Record:
+    """A device that is spared from the first of these times on, back at the second, and so on."""
+
+    def request(due: float, id: str) -> Sample:
+        spared = sum(change <= due for change in changes) % 2
+        return replace(answer(due, 0.003, "cloud" if spared else "edge", id), stream="kiosk")
+
+    return outage(request, "overheat", facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts", "wrong"),
+    [
+        ((11, 20), SPARED, set()),
+        ((6, 12, 18, 24), SPARED, set()),
+        ((), {"peak_c": 92.0, "back_below_c": 68.0}, {"peak", "spared", "back", "turns"}),
+        ((11,), {"peak_c": 72.5, "spared_at_c": 72.0, "back_below_c": 68.0}, {"back", "turns"}),
+        ((11, 20), SPARED | {"peak_c": 81.0}, {"peak"}),
+        ((11, 20), SPARED | {"spared_at_c": 80.5, "peak_c": 80.5}, {"peak", "spared"}),
+        ((11, 20), SPARED | {"back_at_c": 74.0}, {"back"}),
+        ((11, 13, 15, 17, 19, 21), SPARED, {"turns"}),
+    ],
+)
+def test_a_device_is_to_be_spared_in_time_and_not_to_flap(
+    changes: tuple[float, ...], facts: dict[str, float], wrong: set[str]
+) -> None:
+    assert failed_checks(verdict_on(taking_turns(*changes, facts=facts))) == wrong
+
+
+def test_a_single_answer_by_the_other_side_is_no_turn() -> None:
+    record = with_sample(
+        taking_turns(11, 20, facts=SPARED), replace(answer(14.001, 0.003, "edge", "odd"), stream="kiosk")
+    )
+    assert verdict_on(record).word == "PASS"

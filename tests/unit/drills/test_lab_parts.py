@@ -22,6 +22,7 @@ from policies.loader import load
 ISSUE = {
     *("wan-cut", "wan-flap", "brownout", "bandwidth", "cloud-crash", "cloud-hang", "cloud-errors", "dns-loss"),
     *("gateway-crash", "policy-garbage", "disk-full", "local-model-corrupt", "all-down", "overload"),
+    "overheat",
 }
 MARKED = {stream.name: stream for stream in (streams.PRIMARY, streams.PHI, streams.LARGE)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from router.breaker import BreakerState
+from router.device import Strain
 from router.latency import LatencyPrediction, Quantiles
 from router.snapshot import ModelView, Snapshot, TargetView
 from router.types import Facts
@@ -22,6 +23,7 @@ def target(
     samples: int = 100,
     usd: float = 0.0,
     spent: bool = False,
+    strain: Strain = Strain.NORMAL,
 ) -> TargetView:
     """A target whose name says its site: `edge…` stands on the premises, all others in the cloud."""
     every = Quantiles(p50_s, max(p50_s, p95_s or 0.0), max(p50_s, p95_s or 0.0))
@@ -39,6 +41,7 @@ def target(
         usd_per_inference=usd,
         usd_per_byte_out=0.0,
         spent=spent,
+        strain=strain,
     )
 
 

@@ -37,6 +37,11 @@ def test_our_own_kinds_are_registered_and_can_be_loaded() -> None:
             assert isinstance(Registry(group).load(name), type)
 
 
+def test_every_backend_says_whether_it_runs_on_this_device() -> None:
+    for name in Registry(BACKENDS).names():
+        assert isinstance(Registry(BACKENDS).load(name).on_device, bool), name
+
+
 def test_names_are_sorted(install: Install) -> None:
     install("one", zebra="decimal:Decimal", ant="decimal:Decimal")
     assert Registry(GROUP).names() == ("ant", "zebra")

@@ -1,0 +1,228 @@
+"""Runs compiled models (`.hef`) on a Hailo chip, such as a Raspberry Pi's AI HAT+, with HailoRT's asynchronous API.
+
+HailoRT comes with the system's packages and is looked for when a model is opened: without it, or without a HAT, the
+models are unavailable, `/status` says why, and they are tried again. Generative models (`hailo_platform.genai`) are
+another thing and not served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+from backends.hailo_errors import NO_HAT
+from backends.hailo_model import HailoModel
+from backends.hailo_pipeline import Pipeline
+from backends.hailo_streams import HailoTensor
+from router.errors import BackendError, BackendRejectedInput, BackendTimeout, BackendUnavailable, InvalidTensor
+from router.model import ModelSpec, Tensor, Tensors
+from router.ports import BackendContext, Call, synthetic_call
+from router.types import EncodedImage, Reply, nbytes, row_count
+
+HUNG_AFTER_S = 10.0
+"""A job that takes longer will not come back: the model is configured anew."""
+
+INLINE_BELOW_BYTES = 65_536
+"""Fewer are converted on the event loop, in less time than a hop to a thread and back costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class HailoOptions:
+    """There is nothing to set: all backends of this kind share the one device, and HailoRT schedules them."""
+
+
+@dataclass(frozen=True, slots=True)
+class HailoVariant:
+    """A compiled model.
+
+    Args:
+        file: The `.hef` file, relative to the models directory.
+        inputs: How inputs cross to the chip, where the defaults do not fit.
+        outputs: The same for outputs.
+    """
+
+    file: str
+    inputs: Mapping[str, HailoTensor] = field(default_factory=dict)
+    outputs: Mapping[str, HailoTensor] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The file's name."""
+        return self.file
+
+    @property
+    def takes_image(self) -> bool:
+        """Never: stages run before it."""
+        return False
+
+
+class HailoBackend:
+    """The HAT of this machine. Opening and configuring happen one after the other, in one thread."""
+
+    Options: ClassVar[type] = HailoOptions
+    Variant: ClassVar[type] = HailoVariant
+    on_device: ClassVar[bool] = True
+
+    def __init__(self, options: HailoOptions, context: BackendContext) -> None:
+        self._models_dir = context.models_dir
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hailo")
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def open(self, model: ModelSpec, variant: HailoVariant) -> HailoServable:
+        """Opens the device if it is not, puts the model on it, and runs it once.
+
+        Raises:
+            BackendUnavailable: No HailoRT, no HAT, a HAT that another process holds, or a file that does not fit.
+        """
+
+        def make() -> HailoModel:
+            return HailoModel(self._models_dir / variant.file, model, variant.inputs, variant.outputs)
+
+        servable = HailoServable(make, model, self._thread)
+        # Shielded, because a thread does not hear of a cancellation: what it opened must be closed all the same.
+        opening = asyncio.create_task(servable.start())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            closing = asyncio.create_task(_close_when_open(opening, servable))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+        except BaseException:
+            await servable.close()
+            raise
+        return servable
+
+    async def close(self) -> None:
+        """Lets the thread go; the device went with its last model."""
+        if self._closing:
+            await asyncio.wait(self._closing)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class HailoServable:
+    """One model on the HAT.
+
+    After a job failed HailoRT has shut the model's pipeline down, and after the device was lost all of its models'. The
+    next call, or the next probe, has it made anew, once for all who wait; when that fails, only probes try again.
+    """
+
+    def __init__(self, make: Callable[[], HailoModel], model: ModelSpec, thread: ThreadPoolExecutor) -> None:
+        self._make = make
+        self._model = model
+        self._thread = thread
+        self._hef: HailoModel | None = None
+        self._pipeline: Pipeline | None = None
+        self._renewal: asyncio.Task[BackendError | None] | None = None
+
+    async def start(self) -> None:
+        """Opens the model and warms it up."""
+        await self._configure_anew()
+        await self.infer(synthetic_call(self._model), time.monotonic() + HUNG_AFTER_S)
+
+    async def infer(self, call: Call, deadline: float) -> Reply:
+        """Runs every row as a frame. A call that is given up leaves its frames to end by themselves."""
+        assert not isinstance(call.payload, EncodedImage), "takes_image is False"
+        asked = time.monotonic()
+        try:
+            self._model.check_inputs(call.payload)
+        except InvalidTensor as error:
+            raise BackendRejectedInput(error.detail) from error
+        hef, pipeline = await self._ready(deadline, insist=False)
+        inputs = await _beside(pipeline, call.payload_bytes, partial(_frames, hef, call.payload))
+        outputs = {c.stream: c.empty(row_count(call.payload, self._model)) for c in hef.conversions.outputs.values()}
+        converted = time.monotonic()
+        times = await pipeline.run(inputs, outputs, deadline, call.late)
+        tensors = await _beside(pipeline, nbytes(outputs), partial(_tensors, hef, outputs))
+        return Reply(tensors, converted - asked + times.queue_s, 0.0, times.compute_s)
+
+    async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
+        """Looks whether a HAT is on the bus and the model on it, and mends what is broken; or runs it on zeros."""
+        hef, pipeline = await self._ready(deadline, insist=True)
+        stuck_s = pipeline.stuck_for(time.monotonic())
+        if stuck_s > HUNG_AFTER_S:
+            pipeline.give_up(BackendUnavailable(f"The HAT has not ended a run for {stuck_s:.0f} s; it starts anew."))
+        elif not await asyncio.get_running_loop().run_in_executor(self._thread, hef.is_connected):
+            pipeline.give_up(BackendUnavailable(NO_HAT), lost=True)
+        if pipeline.broken is not None:
+            raise hef.translated(pipeline.broken)
+        return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
+
+    async def close(self) -> None:
+        """Takes the model off the chip, and lets the device go if it was the last one."""
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal])
+        await self._let_go(keep_device=False)
+
+    async def _ready(self, deadline: float, *, insist: bool) -> tuple[HailoModel, Pipeline]:
+        """The model and its pipeline, made anew if it is broken. `insist` tries again after a failed attempt."""
+        if self._pipeline is None or self._pipeline.broken is not None:
+            if self._renewal is None or (insist and self._renewal.done()):
+                self._renewal = asyncio.create_task(self._renew())
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    error = await asyncio.shield(self._renewal)
+            except TimeoutError:
+                raise BackendTimeout("The model is being put on the HAT anew, which takes too long.") from None
+            if error is not None:
+                raise error
+        assert self._hef is not None
+        assert self._pipeline is not None
+        return self._hef, self._pipeline
+
+    async def _renew(self) -> BackendError | None:
+        try:
+            await self._configure_anew()
+        except BackendError as error:
+            return error
+        self._renewal = None
+        return None
+
+    async def _configure_anew(self) -> None:
+        """Puts the model on the chip in place of what is broken; on a new device if that one was lost."""
+        await self._let_go(keep_device=True)
+        hef, loop = self._hef, asyncio.get_running_loop()
+        if hef is None:
+            hef = self._make()
+            await loop.run_in_executor(self._thread, hef.open)
+        self._hef = None  # what cannot be configured has let the device go
+        configured, bindings = await loop.run_in_executor(self._thread, hef.configure)
+        self._hef, self._pipeline = hef, Pipeline(configured, bindings, hef.translated)
+
+    async def _let_go(self, *, keep_device: bool) -> None:
+        hef, pipeline = self._hef, self._pipeline
+        lost = (
+            pipeline is not None
+            and hef is not None
+            and pipeline.broken is not None
+            and (pipeline.lost or hef.is_lost(pipeline.broken))
+        )
+        self._pipeline = None
+        if pipeline is not None:
+            await pipeline.close()
+        if hef is not None and (lost or not keep_device):
+            self._hef = None
+            await asyncio.get_running_loop().run_in_executor(self._thread, partial(hef.close, lost=lost))
+
+
+async def _close_when_open(opening: asyncio.Task[None], servable: HailoServable) -> None:
+    await asyncio.gather(opening, return_exceptions=True)
+    await servable.close()
+
+
+async def _beside(pipeline: Pipeline, size: int, convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Converts so many bytes; many of them in the pipeline's thread, since a large picture takes milliseconds."""
+    return convert() if size < INLINE_BELOW_BYTES else await pipeline.in_thread(convert)
+
+
+def _tensors(hef: HailoModel, outputs: Tensors) -> dict[str, Tensor]:
+    return {name: c.from_stream(outputs[c.stream]) for name, c in hef.conversions.outputs.items()}
+
+
+def _frames(hef: HailoModel, tensors: Tensors) -> dict[str, Tensor]:
+    return {c.stream: c.to_stream(tensors[name]) for name, c in hef.conversions.inputs.items()}
