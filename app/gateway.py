@@ -30,7 +30,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
     metrics = Metrics()
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
-        make_backend=backend_maker(settings.models_dir),
+        make_backend=backend_maker(settings.models_dir, settings.state_dir / "optimised-models"),
         preprocess=preprocess,
         observer=metrics,
         clock=time.monotonic,
@@ -40,7 +40,12 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
     )
     policy_file = PolicyFile(settings.policy, last_good_policy(settings), engine, now=lambda: datetime.now(UTC))
     metrics.registry.register(
-        SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
+        SnapshotCollector(
+            lambda: engine.snapshot,
+            lambda: engine.purses,
+            lambda: policy_file.state.file_is_in_force,
+            lambda: engine.runtimes,
+        )
     )
 
     @asynccontextmanager

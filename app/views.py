@@ -9,18 +9,24 @@ from router.deployment import Deployment, ModelEntry
 from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
 from router.model import TensorSpec
+from router.ports import Runtime
 from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 
 
 def status(engine: Engine, now: float) -> dict[str, Any]:
     """The snapshot that policies see, and the budgets. Times are milliseconds, money is dollars."""
-    snapshot = engine.snapshot
+    snapshot, runtimes = engine.snapshot, engine.runtimes
     return {
         "generation": snapshot.generation,
         "snapshot_age_ms": _ms(now - snapshot.taken_at),
         "models": {
-            name: {"slo_p95_ms": _ms(model.slo_p95_s), "targets": [_target(target, now) for target in model.targets]}
+            name: {
+                "slo_p95_ms": _ms(model.slo_p95_s),
+                "targets": [
+                    _target(target, now) | _runtime(runtimes.get((name, target.backend))) for target in model.targets
+                ],
+            }
             for name, model in snapshot.models.items()
         },
         "data_classes": {name: sorted(sites) for name, sites in snapshot.sites.items()},
@@ -90,6 +96,23 @@ def _target(target: TargetView, now: float) -> dict[str, Any]:
         "latency": _latency(target.latency) if target.latency else None,
         "usd_per_million": round(target.usd_per_inference * 1e6, 6),
         "egress_usd_per_gb": round(target.usd_per_byte_out * 1e9, 6),
+    }
+
+
+def _runtime(runtime: Runtime | None) -> dict[str, Any]:
+    """What a model that runs in this process runs on; nothing of one that runs elsewhere."""
+    if runtime is None:
+        return {}
+    return {
+        "runtime": {
+            "provider": runtime.provider,
+            "providers_missing": list(runtime.missing),
+            "sha256": runtime.sha256,
+            "golden_inputs_answered": runtime.golden,
+            "swaps": runtime.swaps,
+            "swaps_refused": runtime.refusals,
+            "problem": runtime.problem or None,
+        }
     }
 
 

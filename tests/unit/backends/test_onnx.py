@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
+from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
 from router.model import ModelSpec, TensorSpec
-from router.ports import BackendContext, Call
+from router.ports import BackendContext, Call, Servable
 from router.types import nbytes
 
 WIDTH = 512
@@ -34,7 +34,7 @@ def call(rows: int) -> Call:
     return Call(payload, nbytes(payload), "r1", {})
 
 
-async def others_ran(servable: OnnxServable, rows: int) -> bool:
+async def others_ran(servable: Servable, rows: int) -> bool:
     """Whether other tasks got a turn while the model ran."""
     turns = 0
 
