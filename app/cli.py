@@ -1,4 +1,4 @@
-"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, infer, status, policy check and schema."""
+"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, models, infer, status, policy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from app import client
+from app.models_command import models
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from drills.command import drill
 from planning.command import advise, tco
@@ -214,4 +215,5 @@ main.add_command(advise)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)
+main.add_command(models)
 main.add_command(tco)

@@ -148,8 +148,12 @@ class Loader:
         free = free_memory(self.root)
         if self.cache is None or not key or (free is not None and free.bytes < file.optimising_bytes):
             return self._session(file.path, available, optimise=True)
-        with self.cache.writing(key) as unfinished:
-            return self._session(file.path, available, optimise=True, keep_in=unfinished)
+        try:
+            with self.cache.writing(key) as unfinished:
+                return self._session(file.path, available, optimise=True, keep_in=unfinished)
+        except Exception as error:  # a full disk, or the model itself: the next try tells
+            log.info("%s could not be loaded while its optimised form was kept: %s", file.path, error)
+            return self._session(file.path, available, optimise=True)
 
     def _session(
         self, path: Path, available: Sequence[str], *, optimise: bool, keep_in: Path | None = None
