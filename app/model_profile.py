@@ -92,7 +92,7 @@ def profile_file(
 
 
 def _profile_here(path: Path, providers: tuple[str, ...], threads: int, rows: int, runs: int) -> Profile:
-    before_mb = _peak_mb()
+    before_mb = _resident_mb()
     began = time.perf_counter()
     try:
         loaded = Loader(providers, threads, Path("/"), None).load(path)
@@ -102,7 +102,7 @@ def _profile_here(path: Path, providers: tuple[str, ...], threads: int, rows: in
     try:
         feed = made_up(loaded.session.get_inputs(), rows)
         took = timed_runs(loaded.session, feed, runs)
-        memory_mb = _peak_mb() - before_mb
+        memory_mb = _resident_mb() - before_mb
         operators = _operator_times(path, list(loaded.placed), threads, feed, max(1, runs // 10))
     except Exception as error:  # whatever the runtime raises, it is about this model
         return Profile(path.name, f"it does not run with made-up input: {error}")
@@ -194,5 +194,6 @@ def operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[Operator
     return sorted(times, key=lambda time: -time.ms)
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 1e6

@@ -73,15 +73,12 @@ def check(file: Path, as_json: bool) -> None:
     if as_json:
         return _say_json(document)
     click.echo(f"{file} can be served here.")
-    click.echo(
-        f"  size       {document['bytes'] / 1e6:,.1f} MB, loading takes about {facts.needed_bytes / 1e6:,.0f} MB"
-    )
+    size_mb, needed_mb = document["bytes"] / 1e6, facts.needed_bytes / 1e6
+    click.echo(f"  size       {size_mb:,.3f} MB, loading takes about {needed_mb:,.0f} MB")
     click.echo(f"  memory     {'unknown' if free is None else f'{free.bytes / 1e6:,.0f} MB {free.bound}'}")
     click.echo(f"  opset      {', '.join(f'{domain} {number}' for domain, number in facts.opsets.items())}")
     click.echo(f"  operators  {', '.join(f'{name} x{count}' for name, count in facts.operators.items())}")
-    click.echo(
-        f"  golden     {'answered' if golden.is_file() else f'none; hybrid-router models golden {file} makes them'}"
-    )
+    click.echo(f"  golden     {'answered' if golden.is_file() else 'none; hybrid-router models golden makes them'}")
 
 
 @models.command()
@@ -223,9 +220,9 @@ def quantize(
 
 def _show_results(results: Sequence[Result], *, own_data: bool) -> None:
     batch = f"P50 of {results[0].batch}"
-    click.echo(
-        f"{'form':<14} {'size kB':>9} {'right':>11} {'as float32':>11} {'worst':>8} {'P50 µs':>9} {batch + ' µs':>13}"
-    )
+    head = ("size kB", "right", "as float32", "worst", "P50 µs", f"{batch} µs")
+    widths = (9, 11, 11, 8, 9, 13)
+    click.echo(f"{'form':<14} " + " ".join(name.rjust(width) for name, width in zip(head, widths, strict=True)))
     for result in results:
         right = "-" if result.correct is None else f"{result.correct}/{result.rows}"
         same = "-" if result.same_label is None else f"{result.same_label}/{result.rows}"

@@ -78,7 +78,7 @@ class Golden:
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(entry, "w") as file:
-                    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                    np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def golden_path(model: Path) -> Path:
@@ -106,4 +106,7 @@ def read_golden(path: Path) -> Golden:
     outputs = {name.removeprefix(OUT): tensor for name, tensor in found.items() if name.startswith(OUT)}
     if not inputs or not outputs:
         raise GoldenFailed(f"{path} does not hold golden inputs: it has {', '.join(found) or 'nothing'}")
-    return Golden(inputs, outputs, float(found.get(TOLERANCE, np.array(0.0))))
+    tolerance = found.get(TOLERANCE, np.array(0.0))
+    if tolerance.size != 1 or tolerance.dtype.kind != "f":
+        raise GoldenFailed(f"{path} does not hold golden inputs: its tolerance is not a number")
+    return Golden(inputs, outputs, float(tolerance.item()))
