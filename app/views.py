@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from app.policy_file import PolicyFile
+from policies.document import Problem
 from router.deployment import Deployment, ModelEntry
 from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
@@ -14,8 +16,11 @@ from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 
 
-def status(engine: Engine, now: float) -> dict[str, Any]:
-    """The snapshot that policies see, and the budgets. Times are milliseconds, money is dollars."""
+def status(engine: Engine, problems: Sequence[Problem], now: float) -> dict[str, Any]:
+    """The snapshot that policies see, the budgets, and what keeps the policy file from being in force.
+
+    Times are milliseconds, money is dollars.
+    """
     snapshot, runtimes = engine.snapshot, engine.runtimes
     return {
         "generation": snapshot.generation,
@@ -32,6 +37,7 @@ def status(engine: Engine, now: float) -> dict[str, Any]:
         "data_classes": {name: sorted(sites) for name, sites in snapshot.sites.items()},
         "budgets": {backend: _budget(purse) for backend, purse in engine.purses.items()},
         "ledger_problems": list(engine.ledger_problems),
+        "policy_problems": [str(problem) for problem in problems],
     }
 
 
