@@ -16,6 +16,7 @@ import numpy as np
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher, Bounds
 from backends.golden import GoldenFailed, golden_path, read_golden
+from backends.memory import give_back
 from backends.onnx_cache import OptimisedModels
 from backends.onnx_runner import Runner
 from backends.onnx_session import CPU, Loaded, Loader, check_signature
@@ -125,6 +126,7 @@ class OnnxBackend:
             servable.warm_up()
             if asked:
                 servable.prove(path.name, golden)
+            give_back()
             return servable
 
         seen = stamp_of(path, golden)

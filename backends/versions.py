@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from backends.memory import give_back
 from router.errors import BackendError
 from router.ports import Call, Runtime
 from router.types import Reply
@@ -89,10 +90,12 @@ class Versions(Generic[V]):
         return await self.in_force.probe(deadline, synthetic=synthetic)
 
     async def close(self) -> None:
-        """Lets go of a version that is being loaded; the one in force goes with its last reference."""
+        """Lets go of the version in force, and of one that is being loaded."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
+        del self.in_force
+        await asyncio.to_thread(give_back)
 
     @property
     def runtime(self) -> Runtime:
@@ -112,10 +115,11 @@ class Versions(Generic[V]):
             if self._stamp() != stamp:
                 return  # it was written while it was read; the next looks see it through
             self._loaded = stamp
-            before, self.in_force, self._problem = self.in_force, version, ""
-            if version.runtime.sha256 != before.runtime.sha256:
+            if version.runtime.sha256 != self.in_force.runtime.sha256:
                 self._swaps += 1
                 log.info("%s: version %s took over", self._label, version.runtime.sha256[:12])
+            self.in_force, self._problem = version, ""
+            await asyncio.to_thread(give_back)
         except BackendError as error:
             self._refuse(stamp, error.detail)
         except Exception as error:  # a vendor's library may raise anything; the version in force goes on
