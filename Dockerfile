@@ -1,7 +1,7 @@
 # The gateway as an image for linux/amd64 and linux/arm64; no step depends on the architecture.
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag hybrid-router:0.1.0 .
-#   docker run --read-only --cap-drop ALL --publish 8080:8080 --env HYBRID_ROUTER_API_KEY hybrid-router:0.1.0
+#   docker run --read-only --cap-drop ALL --publish 8080:8080 --publish 8081:8081 --env HYBRID_ROUTER_API_KEY hybrid-router:0.1.0
 #
 # To run with a policy file of one's own, mount its folder over /etc/hybrid-router. The folder, not the file: an editor
 # that replaces the file would leave a mount of the file alone with the old one, and no edit would be noticed.
@@ -21,6 +21,7 @@ COPY router router
 COPY backends backends
 COPY policies policies
 COPY planning planning
+COPY conformance conformance
 COPY drills drills
 # What only builds and installs goes; `pip check` says if something that runs needed it. Bytecode is compiled here, as
 # nothing can write it later, and is valid whatever the time stamps, which not every builder keeps.
@@ -64,7 +65,7 @@ RUN install -d -o 65532 -g 65532 /var/lib/hybrid-router
 VOLUME /var/lib/hybrid-router
 # A number, so that Kubernetes can tell that it is not root (runAsNonRoot). It owns no other folder, and needs none.
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8081
 # /healthz, not /readyz: a gateway that has lost its backends recovers by itself, and a restart would not bring them
 # back. The system's bare Python, since the command line of the gateway takes longer to import than to answer.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \

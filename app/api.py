@@ -5,35 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from app import views
-from app.codec import oip
+from app import oip_views, views
 from app.codec.problem import ErrorDocument, oip_error, problem
 from app.front import Front
 from app.lifecycle import Lifecycle
+from app.oip_routes import OIP, add_oip_routes
 from app.openapi import with_inference_routes
 from app.policy_file import PolicyFile
+from app.statistics import Statistics
 from router.engine import Engine
 from router.errors import InternalError, RouterError
-
-OIP = "Open Inference Protocol"
-VERSION = version("hybrid-router")
 
 
 def make_api(
     engine: Engine,
     policy_file: PolicyFile,
     registry: CollectorRegistry,
+    statistics: Statistics,
     front: Front,
     lifecycle: Lifecycle,
     lifespan: Callable[[FastAPI], Any],
@@ -42,15 +39,14 @@ def make_api(
     # Its documentation pages carry their scripts with them: a gateway without a WAN shows them too.
     api = FastAPIOffline(
         title="Hybrid inference router",
-        version=VERSION,
+        version=oip_views.VERSION,
         description="Decides, per request and on the device, whether a local model or a cloud GPU answers.",
         lifespan=lifespan,
         openapi_tags=[{"name": name} for name in ("inference", "state", "health", OIP)],
     )
     _add_state_routes(api, engine, policy_file)
     _add_health_routes(api, engine, lifecycle)
-    _add_oip_server_routes(api, engine, lifecycle)
-    _add_oip_model_routes(api, engine)
+    add_oip_routes(api, engine, statistics, lifecycle)
     _add_metrics_route(api, registry)
     for path, endpoint in (
         ("/infer", front.native),
@@ -101,54 +97,6 @@ def _add_health_routes(api: FastAPI, engine: Engine, lifecycle: Lifecycle) -> No
         ready, document = views.readiness(engine.snapshot, lifecycle.draining)
         response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return document
-
-
-def _add_oip_server_routes(api: FastAPI, engine: Engine, lifecycle: Lifecycle) -> None:
-    tags: list[Any] = [OIP]
-
-    @api.get("/v2", tags=tags, summary="Server metadata")
-    @api.get("/v2/", include_in_schema=False)
-    async def server() -> dict[str, Any]:
-        return {"name": "hybrid-router", "version": VERSION, "extensions": []}
-
-    @api.get("/v2/health/live", tags=tags, summary="Liveness")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @api.get("/v2/health/ready", tags=tags, summary="Readiness")
-    async def ready() -> JSONResponse:
-        if views.readiness(engine.snapshot, lifecycle.draining)[0]:
-            return JSONResponse({"live": True, "ready": True})
-        return JSONResponse(
-            {"error": "no model can be answered at present, or the gateway is about to stop"},
-            HTTPStatus.SERVICE_UNAVAILABLE,
-        )
-
-
-def _add_oip_model_routes(api: FastAPI, engine: Engine) -> None:
-    tags: list[Any] = [OIP]
-
-    def readiness(model: str, version: str | None) -> JSONResponse:
-        spec = oip.model_spec(engine, model, version)
-        if any(target.available for target in engine.snapshot.models[spec.name].targets):
-            return JSONResponse({"name": spec.name, "ready": True})
-        return JSONResponse({"error": f"{spec.name} cannot be answered at present"}, HTTPStatus.SERVICE_UNAVAILABLE)
-
-    @api.get("/v2/models/{model}", tags=tags, summary="Model metadata")
-    async def model_metadata(model: str) -> dict[str, Any]:
-        return oip.metadata(oip.model_spec(engine, model, None))
-
-    @api.get("/v2/models/{model}/versions/{version}", tags=tags, summary="Model metadata of a version")
-    async def version_metadata(model: str, version: str) -> dict[str, Any]:
-        return oip.metadata(oip.model_spec(engine, model, version))
-
-    @api.get("/v2/models/{model}/ready", tags=tags, summary="Model readiness")
-    async def model_ready(model: str) -> JSONResponse:
-        return readiness(model, None)
-
-    @api.get("/v2/models/{model}/versions/{version}/ready", tags=tags, summary="Model readiness of a version")
-    async def version_ready(model: str, version: str) -> JSONResponse:
-        return readiness(model, version)
 
 
 def _add_metrics_route(api: FastAPI, registry: CollectorRegistry) -> None:

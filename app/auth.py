@@ -9,7 +9,9 @@ from app.codec.problem import oip_error, problem
 from app.http import Receive, Scope, Send, respond
 from router.errors import RouterError, Unauthenticated
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset(
+    {"/healthz", "/readyz", *(f"/v2/health/{what}{slash}" for what in ("live", "ready") for slash in ("", "/"))}
+)
 """What an orchestrator asks without a key; they tell which models can be answered, and no more."""
 
 

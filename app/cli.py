@@ -1,4 +1,4 @@
-"""The command line, `hybrid-router`: serve, demo, cloud, drill, advise, tco, models, infer, status, policy."""
+"""The command line: `hybrid-router serve`, and everything else that is done to or with a gateway from a terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app import client
 from app.models_command import models
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
+from conformance.command import conformance
 from drills.command import drill
 from planning.command import advise, tco
 
@@ -111,14 +112,17 @@ def _plainly(*errors: type[Exception]) -> Iterator[None]:
 @main.command()
 @serving_options
 @click.option(
+    "--grpc-port", metavar="PORT|off", help="Port for gRPC; 0 takes a free one, off takes none.  [default: 8081]"
+)
+@click.option(
     "--fd", type=click.IntRange(3), help="Listen on this inherited socket instead, as systemd hands one over (3)."
 )
 def serve(**options: Any) -> None:
     """Run the gateway.
 
-    Everything can also be set in the environment, with the prefix HYBRID_ROUTER_: HOST, PORT, FD, POLICY, MODELS_DIR,
-    STATE_DIR, API_KEY, MAX_BODY_BYTES, BODY_TIMEOUT_S, DRAIN_NOTICE_S, DRAIN_TIMEOUT_S. The policy file is followed
-    while the gateway runs. Needs neither the cloud nor a WAN to start.
+    Everything can also be set in the environment, with the prefix HYBRID_ROUTER_: HOST, PORT, GRPC_PORT, FD, POLICY,
+    MODELS_DIR, STATE_DIR, API_KEY, MAX_BODY_BYTES, BODY_TIMEOUT_S, DRAIN_NOTICE_S, DRAIN_TIMEOUT_S. The policy file is
+    followed while the gateway runs. Needs neither the cloud nor a WAN to start.
 
     SIGTERM makes /readyz say no, then closes the door, and lets requests under way end; Ctrl-C does without the notice.
     With --fd, connections that arrive while the gateway is restarted wait in the socket, and are answered.
@@ -128,7 +132,7 @@ def serve(**options: Any) -> None:
 
     settings = make_settings(**options)
     with _plainly(ListenRefused):
-        run(settings, lambda url: click.echo(f"hybrid-router listens on {url}, policy {settings.policy}"))
+        run(settings, lambda doors: click.echo(f"hybrid-router listens on {doors}, policy {settings.policy}"))
 
 
 @main.command()
@@ -143,8 +147,9 @@ def demo(grpc_port: int, http_port: int, metrics_port: int, **options: Any) -> N
     """
     from app.cloud import CloudPorts
     from app.demo import run_demo
+    from app.server import ListenRefused
 
-    with _plainly():
+    with _plainly(ListenRefused):
         run_demo(make_settings(**options), CloudPorts(grpc_port, http_port, metrics_port), click.echo)
 
 
@@ -212,6 +217,7 @@ def schema() -> None:
 
 
 main.add_command(advise)
+main.add_command(conformance)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)

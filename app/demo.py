@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from app.cloud import CloudPorts, CloudUnavailable, TritonProcess
-from app.server import serve
+from app.server import Doors, serve
 from app.settings import Settings
 
 SAMPLE_IMAGE = Path("deploy/models/seven.png")
@@ -30,12 +30,14 @@ def run_demo(settings: Settings, ports: CloudPorts, say: Callable[[str], object]
         except CloudUnavailable as error:
             cloud = f"cloud    not running, everything is answered locally: {error}"
 
-        def announce(url: str) -> None:
+        def announce(doors: Doors) -> None:
+            url = doors.http
+            grpc = f"; gRPC on {doors.grpc}" if doors.grpc else ""
             image = shlex.quote(str(SAMPLE_IMAGE.absolute()))
             say(
                 f"\n  edge     ONNX Runtime in this process: the small models from {settings.models_dir}\n"
                 f"  {cloud}\n"
-                f"  gateway  {url} (API documentation: {url}/docs), policy {settings.policy}\n\n"
+                f"  gateway  {url} (API documentation: {url}/docs){grpc}, policy {settings.policy}\n\n"
                 "Ask it what digit is in a picture:\n\n"
                 f"  curl -s -H 'Content-Type: image/png' --data-binary @{image} '{url}/infer?model=digits'\n\n"
                 "Then edit the policy file, or kill Triton, and ask again. Ctrl-C stops everything."

@@ -14,6 +14,7 @@ from app.codec import native, oip
 from app.codec.explanation import explain
 from app.codec.facts import by_name
 from app.codec.problem import ErrorDocument, Header, oip_error, problem
+from app.compression import compressed
 from app.hang_up import HangUp, HangUps
 from app.http import BodyReader, Receive, Scope, Send, respond
 from router.engine import Engine
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 
-_JSON: Header = (b"content-type", b"application/json")
+_JSON: list[Header] = [(b"content-type", b"application/json")]
+
+Answered = tuple[bytes, list[Header]]
+"""The body of an answer, and its headers."""
 
 
 class Front:
@@ -61,7 +65,7 @@ class Front:
             path: str = scope["path"]
             if path == "/infer":
                 return await self._serve(scope, receive, send, self._answer_native, problem)
-            if path.startswith("/v2/models/") and path.endswith("/infer"):
+            if path.startswith("/v2/models/") and path.endswith(("/infer", "/infer/")):
                 return await self._serve(scope, receive, send, self._answer_oip, oip_error)
         assert self._behind is not None, "before() puts it before an application"
         await self._behind(scope, receive, send)
@@ -78,25 +82,27 @@ class Front:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
         await self._serve(scope, receive, send, self._answer_oip, oip_error)
 
-    async def _answer_native(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+    async def _answer_native(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
         request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-        return native.encode(await self._engine.infer(request))
+        return native.encode(await self._engine.infer(request)), _JSON
 
-    async def _explain(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+    async def _explain(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
         request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-        return explain(self._engine, request)
+        return explain(self._engine, request), _JSON
 
-    async def _answer_oip(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> bytes:
+    async def _answer_oip(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
         model, version = oip.named_in(scope["path"])
         request, wanted = oip.decode(body, headers, scope["query_string"], model, version, self._engine, arrived)
-        return oip.encode(await self._engine.infer(request), wanted)
+        content, described = oip.encode(await self._engine.infer(request), wanted)
+        accepted = headers.get(b"accept-encoding")
+        return (content, described) if accepted is None else await compressed(content, described, accepted)
 
     async def _serve(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        answer: Callable[[Scope, bytes, Headers, float], Awaitable[bytes]],
+        answer: Callable[[Scope, bytes, Headers, float], Awaitable[Answered]],
         describe: Callable[[RouterError], ErrorDocument],
     ) -> None:
         arrived = time.monotonic()
@@ -105,7 +111,7 @@ class Front:
             headers = by_name(scope["headers"])
             body = await self._body.read(headers, receive)
             hang_up = self._hang_ups.watch(receive)
-            return await respond(send, 200, await answer(scope, body, headers, arrived), [_JSON])
+            return await respond(send, 200, *await answer(scope, body, headers, arrived))
         except RouterError as known:
             error = known
         except asyncio.CancelledError:

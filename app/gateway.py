@@ -8,7 +8,9 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -17,22 +19,42 @@ from app.auth import RequireKey
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
+from app.observers import Observers
 from app.policy_file import PolicyFile
 from app.settings import Settings, last_good_policy
+from app.statistics import Statistics
+from app.views import readiness
 from backends.image import preprocess
 from backends.registry import backend_maker
 from router.engine import Engine
 from router.ledger import Ledger
 
+if TYPE_CHECKING:
+    from app.rpc.server import RpcServer
 
-def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
-    """The whole service as one ASGI callable; it starts and ends with the server's lifespan."""
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The whole service, as its two fronts.
+
+    Args:
+        http: An ASGI callable, with whose lifespan the service starts and ends.
+        rpc: The gRPC server, to be bound before that and started after it; None where it is turned off.
+    """
+
+    http: ASGIApp
+    rpc: RpcServer | None
+
+
+def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
+    """The whole service; nothing is started yet."""
     metrics = Metrics()
+    statistics = Statistics(epoch_ms=lambda: time.time_ns() // 1_000_000)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
         make_backend=backend_maker(settings.models_dir, settings.state_dir / "optimised-models"),
         preprocess=preprocess,
-        observer=metrics,
+        observer=Observers(metrics, statistics),
         clock=time.monotonic,
         random=random.random,
         today=lambda: datetime.now(UTC).date(),
@@ -48,6 +70,8 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
         )
     )
 
+    rpc = _make_rpc(settings, engine, statistics, lifecycle, metrics)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with engine.running(), asyncio.TaskGroup() as tasks:
@@ -57,10 +81,33 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
             gc.freeze()
             watching = tasks.create_task(policy_file.watch(), name="policy file")
             yield
+            if rpc is not None:
+                await rpc.stop()
             watching.cancel()
 
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
-    app: ASGIApp = front.before(make_api(engine, policy_file, metrics.registry, front, lifecycle, lifespan))
+    api = make_api(engine, policy_file, metrics.registry, statistics, front, lifecycle, lifespan)
+    app: ASGIApp = front.before(api)
     if settings.api_key is not None:
         app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
-    return app
+    return Gateway(app, rpc)
+
+
+def _make_rpc(
+    settings: Settings, engine: Engine, statistics: Statistics, lifecycle: Lifecycle, metrics: Metrics
+) -> RpcServer | None:
+    if settings.grpc_port is None:
+        return None
+    from app.rpc.server import RpcServer  # only here: a gateway without gRPC need not load it
+
+    return RpcServer(
+        engine,
+        statistics,
+        host=settings.host,
+        port=settings.grpc_port,
+        max_body_bytes=settings.max_body_bytes,
+        key=None if settings.api_key is None else settings.api_key.get_secret_value(),
+        drain_timeout_s=settings.drain_timeout_s,
+        is_ready=lambda: readiness(engine.snapshot, lifecycle.draining)[0],
+        count_error=metrics.error_answered,
+    )

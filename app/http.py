@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from router.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
+from app.inflate import Inflater
+from router.errors import BodyTimeout, BodyTooLarge, MalformedBody
 from router.time_limits import TimeLimits
 
 Scope = MutableMapping[str, Any]
@@ -37,21 +38,19 @@ class BodyReader:
         Raises:
             BodyTooLarge: It is.
             BodyTimeout: It did not arrive in time.
-            MalformedBody: The client went away in the middle of it.
-            UnsupportedMediaType: It is compressed.
+            MalformedBody: The client went away in the middle of it, or it is not compressed as it says.
+            UnsupportedMediaType: It is compressed in a way that is not known here.
         """
-        encoding = headers.get(b"content-encoding", b"identity")
-        if encoding != b"identity":
-            raise UnsupportedMediaType(
-                f"Content-Encoding {encoding[:40].decode('latin-1')!r} is not accepted; send it as it is."
-            )
+        coding = headers.get(b"content-encoding", b"identity")
+        inflater = None if coding == b"identity" else Inflater(coding, self._max_bytes)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > self._max_bytes:
             raise self._too_large()
         try:
-            return await self._limits.within(self._timeout_s, self._read(receive))
+            body = await self._limits.within(self._timeout_s, self._read(receive))
         except TimeoutError:
             raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from None
+        return body if inflater is None else await inflater.inflate(body)
 
     async def _read(self, receive: Receive) -> bytes:
         message = await receive()

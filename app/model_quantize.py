@@ -13,7 +13,7 @@ import numpy as np
 
 from app.model_data import Samples, predicted_labels
 from app.model_profile import made_up, quantiles_ms, timed_runs
-from backends.onnx_session import CPU, Loader
+from backends.onnx_session import CPU, Loader, answers
 from backends.quiet_onnxruntime import ort
 from router.model import Tensor
 
@@ -116,13 +116,13 @@ def compare(forms: dict[str, Path], samples: Samples, threads: int, batch: int) 
     """
     loader = Loader((CPU,), threads, Path("/"), None)
     sessions = {form: loader.load(path).session for form, path in forms.items()}
-    answers = {form: _answers(session, samples) for form, session in sessions.items()}
+    given_by = {form: answers(session, samples.inputs) for form, session in sessions.items()}
     timed = {size: _medians(sessions, size) for size in (1, batch)}
-    reference = next(iter(answers.values()))
+    reference = next(iter(given_by.values()))
     labels = predicted_labels(reference)
     results = []
     for form, path in forms.items():
-        given = predicted_labels(answers[form])
+        given = predicted_labels(given_by[form])
         results.append(
             Result(
                 form=form,
@@ -131,18 +131,13 @@ def compare(forms: dict[str, Path], samples: Samples, threads: int, batch: int) 
                 correct=None if samples.labels is None or given is None else int((given == samples.labels).sum()),
                 rows=samples.rows,
                 same_label=None if given is None or labels is None else int((given == labels).sum()),
-                worst=_worst(answers[form], reference),
+                worst=_worst(given_by[form], reference),
                 p50_ms=timed[1][form],
                 p50_batch_ms=timed[batch][form],
                 batch=batch,
             )
         )
     return results
-
-
-def _answers(session: ort.InferenceSession, samples: Samples) -> dict[str, Tensor]:
-    names = [node.name for node in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(samples.inputs)), strict=True))
 
 
 def _medians(sessions: dict[str, ort.InferenceSession], rows: int) -> dict[str, float]:

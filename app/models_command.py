@@ -43,8 +43,7 @@ def check(file: Path, as_json: bool) -> None:
     """
     from backends.golden import GoldenFailed, golden_path, read_golden
     from backends.memory import free_memory
-    from backends.onnx_runner import Runner
-    from backends.onnx_session import CPU, Loader, checked_file
+    from backends.onnx_session import CPU, Loader, answers, checked_file
     from router.errors import BackendError
 
     root, golden = Path("/"), golden_path(file)
@@ -53,8 +52,7 @@ def check(file: Path, as_json: bool) -> None:
         loaded = Loader((CPU,), 0, root, None).load(file)
         if golden.is_file():
             wanted = read_golden(golden)
-            outputs, _ = Runner(loaded.session, list(wanted.outputs)).run(wanted.inputs, wanted.size, None)
-            wanted.check(outputs)
+            wanted.check(answers(loaded.session, wanted.inputs))
     except BackendError as error:
         raise click.ClickException(error.detail) from None
     except GoldenFailed as error:
@@ -253,16 +251,14 @@ def golden(file: Path, data: Path, rows: int, tolerance: float, out: Path | None
     """
     from app.model_data import UnusableData, golden_of, read_samples
     from backends.golden import golden_path
-    from backends.onnx_runner import Runner
-    from backends.onnx_session import CPU, Loader
+    from backends.onnx_session import CPU, Loader, answers
     from router.errors import BackendError
 
     path = out or golden_path(file)
     try:
         session = Loader((CPU,), 0, Path("/"), None).load(file).session
         samples = read_samples(data, session.get_inputs())
-        outputs, _ = Runner(session, [node.name for node in session.get_outputs()]).run(samples.inputs, 0, None)
-        made = golden_of(samples, outputs, rows, tolerance)
+        made = golden_of(samples, answers(session, samples.inputs), rows, tolerance)
         made.write(path)
     except UnusableData as error:
         raise click.ClickException(str(error)) from None

@@ -99,6 +99,22 @@ _RESPONSE = {
     },
 }
 
+_TENSOR_PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "binary_data_size": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Bytes of this tensor behind the JSON, whose length Inference-Header-Content-Length says.",
+        }
+    },
+}
+
+_OUTPUT_PARAMETERS = {
+    "type": "object",
+    "properties": {"binary_data": {"type": "boolean", "description": "Wins over the request's binary_data_output."}},
+}
+
 _OIP_REQUEST = {
     "type": "object",
     "required": ["inputs"],
@@ -109,19 +125,23 @@ _OIP_REQUEST = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["name", "shape", "datatype", "data"],
+                "required": ["name", "shape", "datatype"],
                 "properties": {
                     "name": {"type": "string"},
                     "shape": {"type": "array", "items": {"type": "integer"}},
                     "datatype": {"type": "string"},
-                    "data": {"type": "array", "items": {}},
-                    "parameters": _PARAMETERS,
+                    "data": {"type": "array", "items": {}, "description": "Nested or flat; none if binary."},
+                    "parameters": _TENSOR_PARAMETERS,
                 },
             },
         },
         "outputs": {
             "type": "array",
-            "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "parameters": _OUTPUT_PARAMETERS},
+            },
         },
     },
     "examples": [{"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": _PIXELS[0]}]}],
@@ -150,7 +170,7 @@ _FAILURES = {
     404: "There is no such model; `known_models` lists those that there are.",
     408: "The body arrived too slowly.",
     413: "The body is too large.",
-    415: "The body's type is not accepted.",
+    415: "The body's type or coding is not accepted.",
     422: "The image cannot be decoded.",
     429: "Every permitted backend is busy; `Retry-After` says when to try again.",
     503: "No permitted backend can answer; `Retry-After` says when to try again.",
@@ -166,7 +186,8 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
     schemas |= {"InferRequest": _REQUEST, "InferResponse": _RESPONSE, "OipInferRequest": _OIP_REQUEST}
     paths = document["paths"]
     for path, operations in paths.items():
-        _describe_failures(path, operations["get"])
+        for operation in operations.values():
+            _describe_failures(path, operation)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     paths["/infer"] = {"post": _operation("infer", "Infer", "InferRequest", _schema("InferResponse"), images=True)}
@@ -182,7 +203,7 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
         ("/v2/models/{model}/versions/{version}/infer", [model, version]),
     ):
         operation = _operation(
-            f"oip_infer_{len(names)}", "Infer (JSON tensors)", "OipInferRequest", {}, error="OipError"
+            f"oip_infer_{len(names)}", "Infer (JSON or binary tensors)", "OipInferRequest", {}, error="OipError"
         )
         operation |= {"tags": ["Open Inference Protocol"], "parameters": [*names, *_HEADERS]}
         paths[path] = {"post": operation}
@@ -218,7 +239,7 @@ def _operation(
     failures = {
         str(status): {"description": text, "content": {error_type: {"schema": _schema(error)}}}
         for status, text in (
-            _FAILURES | ({501: "Binary tensors are not supported."} if error == "OipError" else {})
+            _FAILURES | ({501: "Shared memory and classification are not supported."} if error == "OipError" else {})
         ).items()
     }
     return {

@@ -9,26 +9,44 @@ import time
 from collections.abc import Callable
 from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
 from app.gateway import make_gateway
 from app.lifecycle import Lifecycle
+from app.rpc.port import PortTaken
 from app.settings import NEEDS_KEY, Settings, is_loopback
+
+if TYPE_CHECKING:
+    from app.rpc.server import RpcServer
 
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+class Doors(NamedTuple):
+    """Where the gateway listens: the base URL, and the address for gRPC, if it is on."""
+
+    http: str
+    grpc: str | None
+
+    def __str__(self) -> str:
+        return self.http if self.grpc is None else f"{self.http}, gRPC on {self.grpc}"
+
+
+Announce = Callable[[Doors], None]
+
+
+def serve(settings: Settings, announce: Announce) -> None:
     """Serves until SIGINT or SIGTERM; requests under way get the drain time to end.
 
     Args:
         settings: Where to listen, and the rest.
-        announce: Told the base URL once connections are accepted.
+        announce: Told where, once connections are accepted.
 
     Raises:
-        ListenRefused: The descriptor that it should listen on is none, or is open to others and there is no key.
+        ListenRefused: The descriptor that it should listen on is none, or is open to others and there is no key; or
+            the port for gRPC is taken.
         SystemExit: It could not start; uvicorn's log says why.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -36,8 +54,9 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     listeners = None if settings.fd is None else [_inherited(settings)]
     lifecycle = Lifecycle()
+    gateway = make_gateway(settings, lifecycle)
     config = uvicorn.Config(
-        make_gateway(settings, lifecycle),
+        gateway.http,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -52,9 +71,11 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     )
     # uvicorn shuts down in order on SIGTERM, then raises it again; this lets what runs around it end in order too.
     signal.signal(signal.SIGTERM, _exit)
-    server = _Server(config, announce, lifecycle, settings.drain_notice_s)
+    server = _Server(config, gateway.rpc, announce, lifecycle, settings.drain_notice_s)
     try:
         server.run(listeners)
+    except PortTaken as taken:
+        raise ListenRefused(str(taken)) from None
     except KeyboardInterrupt:
         return
     if not server.started:
@@ -88,18 +109,34 @@ class _Server(uvicorn.Server):
     """Says where it listens; and on SIGTERM says that it is not ready, for a while, before it closes the door."""
 
     def __init__(
-        self, config: uvicorn.Config, announce: Callable[[str], None], lifecycle: Lifecycle, notice_s: float
+        self,
+        config: uvicorn.Config,
+        rpc: RpcServer | None,
+        announce: Announce,
+        lifecycle: Lifecycle,
+        notice_s: float,
     ) -> None:
         super().__init__(config)
+        self._rpc = rpc
         self._announce = announce
         self._lifecycle = lifecycle
         self._notice_s = notice_s
         self._close_at = math.inf
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        if self._rpc is not None:
+            self._rpc.bind()
         await super().startup(sockets)
         if self.started:
-            self._announce(_url(self.servers[0].sockets[0].getsockname()))
+            if self._rpc is not None:
+                await self._rpc.start()
+            url = _url(self.servers[0].sockets[0].getsockname())
+            self._announce(Doors(url, None if self._rpc is None else self._rpc.address))
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        if self._rpc is not None:
+            self._rpc.begin_stop()  # both doors close at once; the lifespan waits until nobody is left inside
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM and not self._lifecycle.draining:

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 from pathlib import Path
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_POLICY = Path("policies/samples/default.yaml")
@@ -26,6 +26,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    grpc_port: int | None = Field(8081, ge=0, le=65535, description="Port of the gRPC front; the word off: none.")
     fd: int | None = Field(None, ge=3, description="Descriptor of a listening socket to take over instead.")
     policy: Path = Field(DEFAULT_POLICY, description="The policy file.")
     models_dir: Path = Field(DEFAULT_MODELS, description="Where the policy file's model files are.")
@@ -37,6 +38,11 @@ class Settings(BaseSettings):
         0.5, ge=0, description="How long readiness says no before SIGTERM closes the door, so that balancers see it."
     )
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest that requests may take to end on shutdown.")
+
+    @field_validator("grpc_port", mode="before")
+    @classmethod
+    def _off_is_none(cls, value: object) -> object:
+        return None if value == "off" else value
 
     @model_validator(mode="after")
     def _locked_when_exposed(self) -> Settings:

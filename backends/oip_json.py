@@ -21,6 +21,7 @@ _ELEMENTS: dict[str, Any] = {
     "i": int,
     "u": Annotated[int, msgspec.Meta(ge=0)],
     "f": float | None,  # null is how servers write what JSON has no number for
+    "V": float | None,  # bfloat16: no server should write it here, but numbers are numbers
     "O": str,
 }
 

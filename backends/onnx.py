@@ -13,14 +13,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
-from backends.batcher import Batcher, Bounds
+from backends.batcher import Batcher
 from backends.golden import GoldenFailed, golden_path, read_golden
 from backends.memory import give_back
 from backends.onnx_cache import OptimisedModels
 from backends.onnx_runner import Runner
 from backends.onnx_session import CPU, Loaded, Loader, check_signature
 from backends.quiet_onnxruntime import ort
+from backends.turn_batcher import TurnBatcher
 from backends.versions import Versions, stamp_of
 from router.errors import BackendError, BackendFailed, BackendUnavailable
 from router.model import ModelSpec, Tensors
@@ -32,9 +34,9 @@ log = logging.getLogger(__name__)
 INLINE_BELOW_S = 0.001
 """A run expected to be shorter blocks the event loop for less than a hop to a thread and back would cost it."""
 
-SHARED_ABOVE_S = 0.00025
-"""Of requests that are ready at the same moment, all but the first go to a thread, where they share runs, if a run is
-expected to be longer than this. What is shorter costs less than the hop, even several times."""
+SHARED_BESIDE_ABOVE_S = 0.00025
+"""Of requests that are ready in the same turn of the loop, all but the first share a run: on the loop where a run is
+expected to be shorter than this, which costs less than the hop to a thread and back, else in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,14 @@ class OnnxBackend:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """How requests share runs of one model: on the event loop, or in a thread beside it."""
+
+    in_turn: TurnBatcher
+    beside: Batcher
+
+
 class OnnxServable:
     """One version of a model.
 
@@ -146,15 +156,14 @@ class OnnxServable:
     """
 
     def __init__(self, loaded: Loaded, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor) -> None:
-        runner = Runner(loaded.session, list(model.outputs))
+        runner = Runner(loaded.session, model)
         self._run = runner.run
         self._expected_s = runner.expected_s
         self._model = model
         self._options = options
         self._threads = threads
         self.runtime = Runtime(loaded.provider, loaded.missing, loaded.sha256)
-        self._batcher: Batcher | None = None
-        self._taken = False
+        self._sharing: _Sharing | None = None
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
@@ -164,23 +173,15 @@ class OnnxServable:
         inputs, size = call.payload, call.payload_bytes
         assert not isinstance(inputs, EncodedImage), "takes_image is False"
         expected_s = self._expected_s.get(size.bit_length(), INLINE_BELOW_S)
-        if expected_s < INLINE_BELOW_S and not (self._batcher and expected_s > SHARED_ABOVE_S and self._crowded()):
+        sharing = self._sharing
+        if sharing is None:
+            if expected_s < INLINE_BELOW_S:
+                return self._reply(inputs, size, None, time.monotonic())
+            return await self._run_beside(inputs, size)
+        if expected_s < INLINE_BELOW_S and sharing.beside.idle and sharing.in_turn.alone():
             return self._reply(inputs, size, None, time.monotonic())
-        if self._batcher is not None:
-            return await self._batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
-        return await self._run_beside(inputs, size)
-
-    def _crowded(self) -> bool:
-        """Whether others came in this turn of the loop, or run in a thread already."""
-        assert self._batcher is not None, "there is nothing to share otherwise"
-        if self._taken or not self._batcher.idle:
-            return True
-        self._taken = True
-        asyncio.get_running_loop().call_soon(self._next_turn)
-        return False
-
-    def _next_turn(self) -> None:
-        self._taken = False
+        batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
+        return await batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
@@ -198,7 +199,10 @@ class OnnxServable:
             rows = self._rows_to_share()
             if rows > 1:
                 bounds = Bounds(rows, self._options.max_batch_bytes)
-                self._batcher = Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic)
+                self._sharing = _Sharing(
+                    TurnBatcher(self._run, bounds, time.monotonic),
+                    Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic),
+                )
 
     def prove(self, file: str, path: Path) -> None:
         """Has it answer its golden inputs.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from backends.quiet_onnxruntime import InvalidArgument
+import numpy as np
+
+from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
+from backends.quiet_onnxruntime import InvalidArgument, ort
 from router.errors import BackendError, BackendFailed, BackendRejectedInput
-from router.model import Tensor, Tensors
+from router.model import ModelSpec, Tensor, Tensors
 
 _UPWARDS = 0.1
 _OUTLIER = 4.0
@@ -21,24 +23,27 @@ class Runner:
 
     Args:
         session: The session.
-        outputs: The outputs that are wanted.
+        model: What the model takes, and the outputs that are wanted.
 
     Attributes:
         expected_s: Seconds that a run is expected to take, by the bit length of its input's size.
     """
 
-    __slots__ = ("_outputs", "_session", "expected_s")
+    __slots__ = ("_outputs", "_session_run", "_texts", "expected_s")
 
-    def __init__(self, session: Any, outputs: Sequence[str]) -> None:
-        self._session = session
-        self._outputs = list(outputs)
+    def __init__(self, session: ort.InferenceSession, model: ModelSpec) -> None:
+        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
+        self._outputs = list(model.outputs)
+        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
         self.expected_s: dict[int, float] = {}
 
     def run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
-        """Runs the model once, and learns from it how long that takes. See `batcher.Run`."""
+        """Runs the model once, and learns from it how long that takes. See `batch.Run`."""
+        if self._texts:
+            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
         started = time.monotonic()
         try:
-            outputs = self._session.run(self._outputs, inputs, stop)
+            outputs = self._session_run(self._outputs, inputs, stop)
         except Exception as error:
             raise _translated(error) from error
         took_s = time.monotonic() - started
@@ -54,6 +59,20 @@ class Runner:
         if took_s > expected:
             took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
         self.expected_s[bucket] = took_s
+
+
+def _decoded(tensor: Tensor) -> Tensor:
+    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
+
+    Raises:
+        BackendRejectedInput: An element is not UTF-8.
+    """
+    texts = np.empty(tensor.size, dtype=object)
+    try:
+        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
+    except UnicodeDecodeError as error:
+        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
+    return texts.reshape(tensor.shape)
 
 
 def _translated(error: Exception) -> BackendError:

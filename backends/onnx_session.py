@@ -21,8 +21,8 @@ from backends.memory import free_memory
 from backends.onnx_cache import OptimisedModels
 from backends.onnx_file import ModelFile, NotAModel, digest, read_model_file
 from backends.quiet_onnxruntime import ort
-from router.errors import BackendUnavailable
-from router.model import TensorSpec
+from router.errors import BackendFailed, BackendUnavailable
+from router.model import Tensor, Tensors, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ ONNX_TYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
 
@@ -210,6 +211,19 @@ class Loader:
             if found := re.search(pattern, said):
                 return found.expand(sentence.format(version=ort.__version__, provider=self.providers[0], cpu=CPU))
         return said or type(error).__name__
+
+
+def answers(session: ort.InferenceSession, inputs: Tensors) -> dict[str, Tensor]:
+    """All outputs of a session.
+
+    Raises:
+        BackendFailed: It does not run.
+    """
+    names = [node.name for node in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except Exception as error:  # it raises whatever its operators raise
+        raise BackendFailed(f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
 
 
 def checked_file(path: Path) -> ModelFile:

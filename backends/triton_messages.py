@@ -25,7 +25,7 @@ def infer_request(call: Call, name: str, version: str, tensors: Tensors, seconds
     """A ModelInferRequest with raw contents; `seconds` bounds the time in the server's queue."""
     request = service_pb2.ModelInferRequest(id=call.request_id, model_name=name, model_version=version)
     for key, value in call.parameters.items():
-        _set_parameter(request.parameters[key], value)
+        set_parameter(request.parameters[key], value)
     request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
     for key, tensor in tensors.items():
         request.inputs.add(name=key, datatype=datatype(tensor.dtype), shape=tensor.shape)
@@ -82,7 +82,8 @@ def _was_never_begun(detail: str) -> bool:
     return any(phrase in detail for phrase in _NEVER_BEGUN)
 
 
-def _set_parameter(parameter: Any, value: object) -> None:
+def set_parameter(parameter: Any, value: object) -> None:
+    """Gives an InferParameter its value, as the kind that it is."""
     if isinstance(value, bool):
         parameter.bool_param = value
     elif isinstance(value, int):

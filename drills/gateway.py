@@ -84,7 +84,7 @@ class Gateway:
         """Starts the process; `wait_started` says when it accepts connections."""
         state = self._files / "state"
         serve = python("app", "serve", "--fd", str(self._listener.fileno()), "--policy", str(self._policy))
-        command = [*serve, "--models-dir", str(self._models)]
+        command = [*serve, "--models-dir", str(self._models), "--grpc-port", "off"]
         if self._small_disk:
             command = ["sh", "-c", _ON_SMALL_DISK, str(self._files), SMALL_DISK, *command]
         self._child = Child(

@@ -281,7 +281,8 @@ class Engine:
     async def _probe_forever(self, instance: Instance, first: asyncio.Task[None]) -> None:
         await first
         self.refresh()
-        while True:
+        # Its cancellation alone would not do: a group of tasks that fails at that moment forgets that it was told.
+        while instance in self._probes:
             # Opening may put the probe off while this sleeps.
             while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # noqa: ASYNC110 no event tells
                 await asyncio.sleep(wait)

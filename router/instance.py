@@ -107,9 +107,6 @@ class Instance:
         try:
             reply = await self._probe_once(clock, synthetic)
         except Exception as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # a group of tasks that fails meanwhile forgets that it was told
-                raise asyncio.CancelledError from error
             self.breaker.probe_failed(clock(), random(), self._why(error))
         else:
             self._probed(reply, clock())

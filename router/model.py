@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 
 from router.errors import InvalidTensor
@@ -20,8 +21,11 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
         *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
         *("float16", "float32", "float64"),
     )
-} | {"string": np.dtype(object)}
+} | {"bfloat16": np.dtype(ml_dtypes.bfloat16), "string": np.dtype(object)}
 """The element types that a policy file can name; `string` is variable-length bytes or text."""
+
+_FLOATING: Final = "fV"
+"""numpy's letters for floating point; V is bfloat16, which numpy does not have of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class TensorSpec:
                 f"{', where -1 is any size of at least 1' if -1 in self.shape else ''}.",
                 field=field,
             )
-        finite_only = tensor.dtype.kind == "f" and not self.allow_nonfinite
+        finite_only = tensor.dtype.kind in _FLOATING and not self.allow_nonfinite
         if finite_only and np.count_nonzero(np.isfinite(tensor)) != tensor.size:
             raise InvalidTensor(
                 f"{field} holds a value that is NaN, infinite or too large for {self.dtype}; "

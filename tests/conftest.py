@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,8 @@ from app.cloud import CloudPorts, TritonProcess
 from tests.gateway_process import GatewayProcess, policy_text
 
 ROOT = Path(__file__).parent.parent
+
+os.environ["HYBRID_ROUTER_GRPC_PORT"] = "0"  # of every gateway that a test starts: many run at once
 
 
 @pytest.fixture(scope="session")

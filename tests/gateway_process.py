@@ -26,7 +26,7 @@ def policy_text(cloud_url: str) -> str:
 
 
 class GatewayProcess:
-    """`hybrid-router serve` on a free port.
+    """`hybrid-router serve` on free ports.
 
     Args:
         policy: The policy file.
@@ -35,6 +35,7 @@ class GatewayProcess:
 
     Attributes:
         url: Its base URL.
+        grpc: Where it listens for gRPC, or an empty string.
         http: A client for it.
     """
 
@@ -48,7 +49,9 @@ class GatewayProcess:
             [sys.executable, "-m", "app", "serve", *where, "--policy", str(policy)],
             pass_fds=[] if listener is None else [listener.fileno()],
             cwd=ROOT,
-            env=os.environ | {"HYBRID_ROUTER_STATE_DIR": self._state.name} | dict(environment),
+            env=os.environ
+            | {"HYBRID_ROUTER_STATE_DIR": self._state.name, "HYBRID_ROUTER_GRPC_PORT": "0"}
+            | dict(environment),
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -58,6 +61,7 @@ class GatewayProcess:
         if "listens on" not in line:
             raise RuntimeError(f"the gateway did not start: {line}{self.log()}")
         self.url = line.split("listens on ")[1].split(",")[0]
+        self.grpc = line.split("gRPC on ")[1].split(",")[0] if "gRPC on" in line else ""
         headers = {"Authorization": f"Bearer {key}"} if (key := environment.get("HYBRID_ROUTER_API_KEY")) else {}
         self.http = httpx.Client(base_url=self.url, timeout=20.0, trust_env=False, headers=headers)
 

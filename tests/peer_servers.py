@@ -29,11 +29,13 @@ class Peer:
         command: Starts it.
         port: Where it then listens for HTTP.
         environment: Further environment variables.
+        grpc: Where it listens for gRPC; 0 for nowhere.
     """
 
     command: Sequence[str]
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    grpc: int = 0
 
     @property
     def url(self) -> str:
@@ -45,14 +47,14 @@ def mlserver() -> Peer:
     """MLServer without parallel workers, which cost more than they bring for a model this small."""
     http, grpc = _free_ports(2)
     environment = {"PYTHONPATH": str(PEERS), "MLSERVER_HTTP_PORT": str(http), "MLSERVER_GRPC_PORT": str(grpc)}
-    return Peer((_installed("mlserver", "mlserver"), "start", str(PEERS)), http, environment)
+    return Peer((_installed("mlserver", "mlserver"), "start", str(PEERS)), http, environment, grpc)
 
 
 def kserve() -> Peer:
     """KServe's model server without its log of every request."""
     http, grpc = _free_ports(2)
     options = ("--configure_logging=false", f"--http_port={http}", f"--grpc_port={grpc}")
-    return Peer((_installed("kserve", "python"), str(PEERS / "kserve_digits.py"), *options), http)
+    return Peer((_installed("kserve", "python"), str(PEERS / "kserve_digits.py"), *options), http, grpc=grpc)
 
 
 def hand_written(style: Literal["async", "sync"]) -> Peer:

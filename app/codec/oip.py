@@ -1,44 +1,77 @@
-"""Open Inference Protocol v2 over REST, with JSON tensors: `POST /v2/models/{model}[/versions/{version}]/infer`."""
+"""Open Inference Protocol v2 over REST: `POST /v2/models/{model}[/versions/{version}]/infer`.
+
+A body is JSON, or JSON followed by raw tensors (the protocol's binary tensor data extension), in any mixture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
 
 from app.codec.facts import Parameters, make_request, refuse_facts_in_query, refuse_second_data_class
 from app.codec.json_tensors import check_size, plain, tensor_from_json
+from app.codec.problem import Header
+from app.codec.raw_tensors import raw_content, tensor_from_raw
+from app.codec.route_parameters import route_parameters
+from app.oip_views import model_spec
 from backends.oip import datatype
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, UnknownModel, Unsupported
 from router.model import ModelSpec, Tensor
 from router.types import InferenceRequest, InferenceResponse
 
-ROUTING = frozenset({"data_class", "deadline_ms", "binary_data_output"})
+ROUTING: Final = frozenset({"data_class", "deadline_ms", "binary_data_output"})
 """Parameters that are for us, not for the backend. So is `priority`, unless it is a number, which is Triton's own."""
+
+HEADER_LENGTH: Final = b"inference-header-content-length"
+"""The header that says how long the JSON is, where raw tensors follow it."""
+
+Wanted = Mapping[str, bool]
+"""The outputs that a client asks for, in order, and of each whether it is to come raw."""
+
+_JSON: Final[list[Header]] = [(b"content-type", b"application/json")]
+_BINARY: Final[Header] = (b"content-type", b"application/octet-stream")
+
+
+class InputParameters(msgspec.Struct):
+    """What can be said of one input. `data_class` can not, and must not be overlooked."""
+
+    binary_data_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    shared_memory_region: msgspec.Raw = msgspec.Raw(b"")
+    data_class: msgspec.Raw = msgspec.Raw(b"")
+
+
+class OutputParameters(msgspec.Struct):
+    """What can be said of one output."""
+
+    binary_data: bool | None = None
+    classification: msgspec.Raw = msgspec.Raw(b"")
+    shared_memory_region: msgspec.Raw = msgspec.Raw(b"")
+    data_class: msgspec.Raw = msgspec.Raw(b"")
 
 
 class InputTensor(msgspec.Struct):
-    """One input. `data` may be nested or flat, in row-major order."""
+    """One input. `data` may be nested or flat, in row-major order; without it, the elements follow the JSON."""
 
     name: str
     shape: list[int]
     datatype: str
     data: msgspec.Raw = msgspec.Raw(b"")
-    parameters: Parameters = {}
+    parameters: InputParameters | None = None
 
 
 class RequestedOutput(msgspec.Struct):
     """One output that the client wants."""
 
     name: str
-    parameters: Parameters = {}
+    parameters: OutputParameters | None = None
 
 
 class OipBody(msgspec.Struct):
-    """The body of an inference request."""
+    """The JSON of an inference request."""
 
     inputs: list[InputTensor]
     id: str | None = None
@@ -58,8 +91,8 @@ def decode(
     version: str | None,
     engine: Engine,
     arrived: float,
-) -> tuple[InferenceRequest, tuple[str, ...]]:
-    """Reads a request, and the names of the outputs that it asks for (empty: all).
+) -> tuple[InferenceRequest, Wanted]:
+    """Reads a request, and which outputs it asks for in which form.
 
     Routing facts travel in `parameters` (`data_class`, `deadline_ms`, `priority`) or in the headers that `/infer`
     knows.
@@ -67,20 +100,20 @@ def decode(
     Raises:
         RouterError: A 4xx or 501 one.
     """
-    if b"inference-header-content-length" in headers:
-        raise Unsupported("Binary tensors are not supported; send JSON tensors (tritonclient: binary_data=False).")
     refuse_facts_in_query(query)
     spec = model_spec(engine, model, version)
-    parsed = _parse(body)
-    tensors = {tensor.name: _tensor(tensor, spec) for tensor in parsed.inputs}
+    length = headers.get(HEADER_LENGTH)
+    parsed = _parse(body if length is None else body[: _header_length(length, body)])
+    at = len(body) if length is None else int(length)
+    tensors: dict[str, Tensor] = {}
+    for tensor in parsed.inputs:
+        start, at = at, at + _binary_size(tensor, at, len(body), binary=length is not None)
+        tensors[tensor.name] = _tensor(tensor, spec, body, start, at)
     if len(tensors) != len(parsed.inputs):
         raise InvalidField("An input is given twice.", field="inputs")
+    if at != len(body):
+        raise MalformedBody(f"{len(body) - at} bytes follow the last tensor that the JSON declares.")
     spec.check_inputs(tensors)
-    wanted = tuple(output.name for output in parsed.outputs)
-    for name in wanted:
-        if name not in spec.outputs:
-            known = ", ".join(spec.outputs)
-            raise InvalidField(f"{model} has no output {name[:100]!r}; it has {known}.", field="outputs")
     priority = parsed.parameters.get("priority")
     if isinstance(priority, str):
         del parsed.parameters["priority"]
@@ -96,31 +129,28 @@ def decode(
         priority=priority if isinstance(priority, str) else None,
         parameters={name: value for name, value in parsed.parameters.items() if name not in ROUTING},
     )
-    return request, wanted
+    return request, _wanted(parsed, spec)
 
 
-def encode(response: InferenceResponse, wanted: tuple[str, ...]) -> bytes:
-    """Writes an answer; the route that it took stands in its parameters."""
-    route = response.route
-    outputs = response.outputs if not wanted else {name: response.outputs[name] for name in wanted}
-    return orjson.dumps(
+def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, list[Header]]:
+    """Writes an answer, and the headers that say in which form; the route that it took stands in its parameters."""
+    raw: list[bytes | memoryview] = []
+    outputs = [
+        _raw_output(response, name, raw) if binary else _json_output(response, name) for name, binary in wanted.items()
+    ]
+    document = orjson.dumps(
         {
             "model_name": response.model.name,
             "model_version": response.model.version,
             "id": response.id,
-            "parameters": {"backend": route.backend, "policy": route.policy, "degraded": route.degraded},
-            "outputs": [
-                {
-                    "name": name,
-                    "datatype": datatype(response.model.outputs[name].dtype),
-                    "shape": tensor.shape,
-                    "data": plain(tensor.reshape(-1)),
-                }
-                for name, tensor in outputs.items()
-            ],
+            "parameters": route_parameters(response.route),
+            "outputs": outputs,
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
+    if not raw:
+        return document, _JSON
+    return b"".join((document, *raw)), [_BINARY, (HEADER_LENGTH, b"%d" % len(document))]
 
 
 def named_in(path: str) -> tuple[str, str | None]:
@@ -129,7 +159,7 @@ def named_in(path: str) -> tuple[str, str | None]:
     Raises:
         UnknownModel: It is not such a path after all.
     """
-    parts = path.split("/")
+    parts = path.removesuffix("/").split("/")
     if len(parts) == 5:  # "", v2, models, MODEL, infer
         return parts[3], None
     if len(parts) == 7 and parts[4] == "versions":
@@ -137,32 +167,25 @@ def named_in(path: str) -> tuple[str, str | None]:
     raise UnknownModel("The path must be /v2/models/MODEL/infer or /v2/models/MODEL/versions/VERSION/infer.")
 
 
-def model_spec(engine: Engine, model: str, version: str | None) -> ModelSpec:
-    """The model's spec.
-
-    Raises:
-        UnknownModel: There is no such model, or it has another version.
-    """
-    spec = engine.model(model).spec
-    if version not in (None, spec.version):
-        raise UnknownModel(f"{model} has no version {version!r}; it has {spec.version!r}.", field="version")
-    return spec
-
-
-def metadata(spec: ModelSpec) -> dict[str, Any]:
-    """The model's metadata, as the protocol writes it."""
-
-    def tensors(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "datatype": datatype(tensor.dtype), "shape": tensor.shape} for name, tensor in specs.items()
-        ]
-
+def _raw_output(response: InferenceResponse, name: str, raw: list[bytes | memoryview]) -> dict[str, Any]:
+    tensor = response.outputs[name]
+    content = raw_content(tensor)
+    raw.append(content)
     return {
-        "name": spec.name,
-        "versions": [spec.version],
-        "platform": "hybrid-router",
-        "inputs": tensors(spec.inputs),
-        "outputs": tensors(spec.outputs),
+        "name": name,
+        "datatype": datatype(response.model.outputs[name].dtype),
+        "shape": tensor.shape,
+        "parameters": {"binary_data_size": memoryview(content).nbytes},
+    }
+
+
+def _json_output(response: InferenceResponse, name: str) -> dict[str, Any]:
+    tensor = response.outputs[name]
+    return {
+        "name": name,
+        "datatype": datatype(response.model.outputs[name].dtype),
+        "shape": tensor.shape,
+        "data": plain(tensor.reshape(-1)),
     }
 
 
@@ -179,7 +202,48 @@ def _parse(body: bytes) -> OipBody:
     return parsed
 
 
-def _tensor(tensor: InputTensor, spec: ModelSpec) -> Tensor:
+def _header_length(length: bytes, body: bytes) -> int:
+    """How long the JSON is, as the header says it.
+
+    Raises:
+        MalformedBody: That is not a length within the body.
+    """
+    if not length.isdigit() or len(length) > 18 or not 1 <= int(length) <= len(body):
+        raise MalformedBody(
+            f"Inference-Header-Content-Length is {length[:40].decode('latin-1')!r}; it must be the length of the JSON, "
+            f"from 1 to the body's {len(body)} bytes."
+        )
+    return int(length)
+
+
+def _binary_size(tensor: InputTensor, start: int, end: int, *, binary: bool) -> int:
+    """How many of the bytes behind the JSON are this input's; 0 of one in JSON.
+
+    Raises:
+        MalformedBody: It claims bytes that are not there.
+        InvalidField: It says what cannot be said of a tensor.
+        Unsupported: It is not in the message at all.
+    """
+    parameters = tensor.parameters
+    if parameters is None:
+        return 0
+    field = f"inputs.{tensor.name[:100]}"
+    _check(field, parameters)
+    size = parameters.binary_data_size
+    if size is None:
+        return 0
+    if not binary:
+        raise MalformedBody(
+            f"{field} has binary_data_size, but no header Inference-Header-Content-Length says where the JSON ends."
+        )
+    if size > end - start:
+        raise MalformedBody(f"{field} claims {size} bytes of binary data; {end - start} are left in the body.")
+    if bytes(tensor.data):
+        raise InvalidTensor(f"{field} has data beside binary_data_size; send one of the two.", field=field)
+    return size
+
+
+def _tensor(tensor: InputTensor, spec: ModelSpec, body: bytes, start: int, end: int) -> Tensor:
     declared = spec.inputs.get(tensor.name)
     field = f"inputs.{tensor.name[:100]}"
     if declared is None:
@@ -190,13 +254,58 @@ def _tensor(tensor: InputTensor, spec: ModelSpec) -> Tensor:
         raise InvalidTensor(
             f"{field} has datatype {tensor.datatype[:40]}; it must be {datatype(declared.dtype)}.", field=field
         )
-    if "binary_data_size" in tensor.parameters:
-        raise Unsupported("Binary tensors are not supported; send JSON tensors (tritonclient: binary_data=False).")
+    if tensor.parameters is not None and tensor.parameters.binary_data_size is not None:
+        return tensor_from_raw(body, start, end, declared.dtype, tensor.shape, field)
+    if declared.dtype == "bfloat16":
+        raise InvalidTensor(f"{field} is BF16, which has no form in JSON; send it as binary data.", field=field)
     array = tensor_from_json(tensor.data, declared.dtype, field)
     check_size(tensor.shape, array.size, field)
     if array.ndim > 1 and array.shape != tuple(tensor.shape):
         raise InvalidTensor(f"{field}.shape is {tensor.shape}, its data {list(array.shape)}.", field=field)
     return array.reshape(tensor.shape)
+
+
+def _wanted(parsed: OipBody, spec: ModelSpec) -> Wanted:
+    """The outputs that are asked for: what one says of itself wins over what the request says of all.
+
+    Raises:
+        InvalidField: The model has no such output, or it cannot be had in this form.
+        Unsupported: It is asked for in a way that is not spoken here.
+    """
+    default = parsed.parameters.get("binary_data_output", False)
+    if not isinstance(default, bool):
+        raise InvalidField("parameters.binary_data_output must be true or false.", field="parameters")
+    wanted: dict[str, bool] = {}
+    for output in parsed.outputs:
+        name, parameters = output.name, output.parameters
+        if name not in spec.outputs:
+            known = ", ".join(spec.outputs)
+            raise InvalidField(f"{spec.name} has no output {name[:100]!r}; it has {known}.", field="outputs")
+        binary = default
+        if parameters is not None:
+            _check(f"outputs.{name}", parameters)
+            if bytes(parameters.classification):
+                raise Unsupported(f"outputs.{name} asks for classification, which is not supported; take the tensor.")
+            binary = default if parameters.binary_data is None else parameters.binary_data
+        wanted[name] = binary
+    if not wanted:
+        wanted = dict.fromkeys(spec.outputs, default)
+    for name, binary in wanted.items():
+        if not binary and spec.outputs[name].dtype == "bfloat16":
+            raise InvalidField(
+                f"outputs.{name} is BF16, which has no form in JSON; ask for it with binary_data.", field="outputs"
+            )
+    return wanted
+
+
+def _check(field: str, parameters: InputParameters | OutputParameters) -> None:
+    """Refuses what is said of one tensor and must not be ignored."""
+    if bytes(parameters.data_class):
+        raise InvalidField(
+            "data_class belongs into the parameters of the request, not of a tensor.", field="data_class"
+        )
+    if bytes(parameters.shared_memory_region):
+        raise Unsupported(f"{field} is in shared memory, which is not supported; send and take it in the message.")
 
 
 def _parameter(parameters: Parameters, name: str, kind: type) -> Any:

@@ -163,7 +163,8 @@ class Build:
         self.stage.volumes.append(instruction.value)
 
     def _expose(self, instruction: Instruction) -> None:
-        int(instruction.value)
+        for port in instruction.value.split():
+            int(port)
 
     def _healthcheck(self, instruction: Instruction) -> None:
         self.stage.healthcheck = json.loads(instruction.value.removeprefix("CMD"))

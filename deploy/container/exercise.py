@@ -113,6 +113,7 @@ def serve(image: Stage) -> None:
         lines.append(process.stdout.readline())
     complaints = [line for line in lines[:-1] if " INFO " not in line]
     expect("with a key it starts, and complains about nothing", lines[-1] != "" and not complaints, "".join(lines))
+    expect("it listens for gRPC too", "gRPC on 0.0.0.0:8081" in lines[-1], lines[-1])
     gateway = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
     status = dict(entry.split(":\t", 1) for entry in Path(f"/proc/{gateway}/status").read_text().splitlines())
     bare = status["Uid"].split()[0] == image.user.split(":")[0] and int(status["CapEff"], 16) == 0

@@ -64,7 +64,7 @@ def test_command(command: str, steady: GatewayProcess) -> None:
     if "drill" in command and "--list" not in command:
         # Drills take minutes: test_drill_command runs one. Here the command line only has to be one.
         return assert_parses(command)
-    command = command.replace("http://127.0.0.1:8080", steady.url)
+    command = command.replace("http://127.0.0.1:8080", steady.url).replace("127.0.0.1:8081", steady.grpc)
     done = subprocess.run(
         ["bash", "-ec", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -79,6 +79,17 @@ def test_tritonclient_example(steady: GatewayProcess) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\[\d\]", done.stdout.strip())
+
+
+@pytest.mark.parametrize(
+    ("example", "prints"),
+    list(zip(blocks(ROOT / "docs/grpc.md", "python"), (r"\[\d\] edge", r"0\n1\n2", "status: SERVING"), strict=True)),
+)
+def test_grpc_example(steady: GatewayProcess, example: str, prints: str) -> None:
+    code = example.replace("127.0.0.1:8081", steady.grpc)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(prints, done.stdout.strip())
 
 
 def test_yaml_examples_fit_the_sample() -> None:

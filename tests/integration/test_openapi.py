@@ -26,6 +26,12 @@ ROUTES = {
     "/v2/models/{model}/versions/{version}": "get",
     "/v2/models/{model}/ready": "get",
     "/v2/models/{model}/versions/{version}/ready": "get",
+    "/v2/models/{model}/config": "get",
+    "/v2/models/{model}/versions/{version}/config": "get",
+    "/v2/models/{model}/stats": "get",
+    "/v2/models/{model}/versions/{version}/stats": "get",
+    "/v2/models/stats": "get",
+    "/v2/repository/index": "post",
     "/v2/models/{model}/infer": "post",
     "/v2/models/{model}/versions/{version}/infer": "post",
 }

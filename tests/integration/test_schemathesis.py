@@ -38,4 +38,4 @@ def test_the_gateway_keeps_its_openapi_document(steady: GatewayProcess, tmp_path
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Tested: 17" in ended.stdout, ended.stdout
+    assert "Tested: 23" in ended.stdout, ended.stdout

@@ -5,50 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.batcher import Batcher, Bounds, Stop
+from backends.batch import Bounds, Stop
+from backends.batcher import Batcher
 from router.errors import BackendError, BackendFailed, BackendTimeout, BackendUnavailable
 from router.model import Tensor, Tensors
 from router.types import Reply
+from tests.unit.backends.doubling import BAD, RUN_S, Flag, Model, Visit, rows_of, tensor_of, visits
 from tests.unit.virtual_time import START, VirtualTimeLoop, in_virtual_time, virtual_loop
 
-RUN_S = 1.0
 LATE = START + 1e6
-BAD = 13.0
-"""A value that the model fails on."""
-
-
-@dataclass
-class Flag:
-    """Stands for ONNX Runtime's RunOptions."""
-
-    terminate: bool = False
-
-
-@dataclass
-class Model:
-    """Doubles its input, one run at a time, and remembers what it was asked; follows the batcher's `Run`."""
-
-    runs: list[list[float]] = field(default_factory=list)
-    stopped: int = 0
-
-    def __call__(self, inputs: Tensors, size: int, stop: Stop) -> tuple[dict[str, Tensor], float]:
-        """Fails on `BAD` and where it is stopped."""
-        x = inputs["x"]
-        assert size == x.nbytes
-        if stop.terminate:
-            self.stopped += 1
-            raise BackendFailed("stopped")
-        self.runs.append(x[:, 0].tolist())
-        if (x == BAD).any():
-            raise BackendFailed("bad")
-        return {"y": x * 2, "row": np.arange(len(x))}, RUN_S
 
 
 def batcher(model: Model, rows: int = 8, size: int = 1 << 20) -> Batcher:
@@ -62,13 +33,8 @@ def asking(
     to: Batcher, *values: float, width: int = 2, dtype: type = np.float32, deadline: float = LATE
 ) -> asyncio.Task[Reply]:
     """A request with a row for each value."""
-    x: Tensor = np.repeat(np.array(values, dtype)[:, None], width, axis=1)
+    x = tensor_of(list(values), width, dtype)
     return asyncio.create_task(to.infer({"x": x}, len(x), x.nbytes, deadline))
-
-
-def rows_of(reply: Reply) -> list[float]:
-    column: list[float] = reply.outputs["y"][:, 0].tolist()
-    return column
 
 
 @in_virtual_time
@@ -176,7 +142,7 @@ def test_rows_and_bytes_are_bounded(rows: int, size: int) -> None:
 @in_virtual_time
 async def test_a_model_that_does_not_keep_to_its_rows_is_run_one_by_one() -> None:
     class Mean(Model):
-        def __call__(self, inputs: Tensors, size: int, stop: Stop) -> tuple[dict[str, Tensor], float]:
+        def __call__(self, inputs: Tensors, size: int, stop: Stop | None) -> tuple[dict[str, Tensor], float]:
             super().__call__(inputs, size, stop)
             return {"y": inputs["x"].mean(axis=0, keepdims=True)}, RUN_S
 
@@ -188,7 +154,7 @@ async def test_a_model_that_does_not_keep_to_its_rows_is_run_one_by_one() -> Non
 @in_virtual_time
 async def test_an_error_that_nobody_foresaw_is_one_of_ours_and_the_next_run_goes_on() -> None:
     class Odd(Model):
-        def __call__(self, inputs: Tensors, size: int, stop: Stop) -> tuple[dict[str, Tensor], float]:
+        def __call__(self, inputs: Tensors, size: int, stop: Stop | None) -> tuple[dict[str, Tensor], float]:
             if (inputs["x"] == BAD).any():
                 raise ZeroDivisionError
             return super().__call__(inputs, size, stop)
@@ -214,28 +180,6 @@ async def test_threads_that_went_away_are_an_error_for_whoever_waits_and_for_who
         with pytest.raises(BackendUnavailable):
             await task
     assert to.idle
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A request of a property test: when it comes, what with, when its caller leaves, when it is due."""
-
-    pause: float
-    values: list[float]
-    width: int
-    leaves_after: float | None
-    patience: float
-
-
-quarters = st.integers(0, 8).map(lambda n: n / 4 + 0.01)
-visits = st.builds(
-    Visit,
-    st.sampled_from([0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 3.0]),
-    st.lists(st.sampled_from([1.0, 2.0, 3.0, BAD]), min_size=1, max_size=5),
-    st.sampled_from([2, 2, 2, 3]),
-    st.none() | quarters,
-    st.just(1e6) | quarters,
-)
 
 
 @given(st.lists(visits, max_size=20), st.integers(1, 12))

@@ -18,6 +18,8 @@ shapes = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
 def tensors(dtype: str) -> st.SearchStrategy[Tensor]:
     if dtype == "string":
         return hnp.arrays(object, shapes, elements=st.binary(max_size=6), fill=st.nothing())
+    if dtype == "bfloat16":
+        return hnp.arrays(np.uint16, shapes).map(lambda bits: bits.view(DTYPES[dtype]))
     return hnp.arrays(DTYPES[dtype], shapes)
 
 
@@ -53,7 +55,7 @@ def test_elements_are_little_endian_and_text_has_its_length_before_it() -> None:
 def test_names_of_datatypes() -> None:
     assert [datatype(name) for name in DTYPES] == [
         *("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
-        *("FP16", "FP32", "FP64", "BYTES"),
+        *("FP16", "FP32", "FP64", "BF16", "BYTES"),
     ]
     assert [datatype(dtype) for dtype in DTYPES.values()] == [datatype(name) for name in DTYPES]
 

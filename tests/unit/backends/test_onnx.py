@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
+from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, TensorSpec
 from router.ports import BackendContext, Call, Servable
 from router.types import nbytes
+from tests.integration.identity_model import save_identity_model
 
 WIDTH = 512
 SPEC = ModelSpec("wide", "1", {"x": TensorSpec("float32", (-1, WIDTH))}, {"y": TensorSpec("float32", (-1, WIDTH))})
@@ -63,3 +66,36 @@ async def test_short_runs_happen_on_the_loop_and_long_ones_beside_it(tmp_path: P
         assert not await others_ran(servable, 1)
     finally:
         await backend.close()
+
+
+async def test_text_reaches_the_model_as_text(tmp_path: Path) -> None:
+    tensors = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "texts", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "texts.onnx")
+    spec = ModelSpec("texts", "1", {"x": TensorSpec("string", (-1,))}, {"y": TensorSpec("string", (-1,))})
+    backend = OnnxBackend(OnnxOptions(), BackendContext(tmp_path))
+    servable = await backend.open(spec, OnnxVariant("texts.onnx"))
+
+    async def echoed(*texts: bytes) -> list[str]:
+        payload = {"x": np.array(texts, dtype=object)}
+        reply = await servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() + 60)
+        answer: list[str] = reply.outputs["y"].tolist()
+        return answer
+
+    try:
+        assert await echoed(b"", "caf\u00e9".encode()) == ["", "caf\u00e9"]
+        with pytest.raises(BackendRejectedInput, match="UTF-8"):
+            await echoed(b"\xff")
+    finally:
+        await backend.close()
+
+
+async def test_text_beside_bfloat16_is_refused_in_words(tmp_path: Path) -> None:
+    save_identity_model(tmp_path / "both.onnx", ("bfloat16", "string"))
+    tensors = {dtype: TensorSpec(dtype, (-1, 2)) for dtype in ("bfloat16", "string")}
+    outputs = {f"{dtype}_out": spec for dtype, spec in tensors.items()}
+    backend = OnnxBackend(OnnxOptions(), BackendContext(tmp_path))
+    with pytest.raises(BackendUnavailable, match="bfloat16 tensors and takes text"):
+        await backend.open(ModelSpec("both", "1", tensors, outputs), OnnxVariant("both.onnx"))
+    await backend.close()

@@ -151,4 +151,5 @@ async def test_closing_lets_go_of_what_is_being_loaded() -> None:
     await asyncio.sleep(0)
     await subject.versions.close()
     go_on.set()
-    assert subject.in_force == 1
+    assert subject.versions._loading is None
+    assert subject.disk.loads == 1
