@@ -73,7 +73,9 @@ def quantise(file: Path, folder: Path, calibration: Samples) -> dict[str, Path]:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     dynamic, static = (folder / f"{file.stem}-int8-{how}.onnx" for how in ("dynamic", "static"))
-    logging.getLogger().setLevel(logging.ERROR)  # its advice to do what is done here
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # it advises, through the root logger, to do what is done here
     try:
         with tempfile.TemporaryDirectory(prefix="hybrid-router-quantise-") as temporary:
             prepared = Path(temporary) / file.name
@@ -90,6 +92,8 @@ def quantise(file: Path, folder: Path, calibration: Samples) -> dict[str, Path]:
             )
     except Exception as error:  # it raises whatever its parts raise
         raise CannotQuantise(f"{file} cannot be quantised: {error}") from error
+    finally:
+        log.setLevel(level)
     return {"int8 dynamic": dynamic, "int8 static": static}
 
 
