@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -192,3 +193,23 @@ async def test_a_model_that_does_not_give_a_row_for_each_row_shares_no_runs(tmp_
 def test_bounds_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be between"):
         OnnxOptions(**options)
+
+
+async def test_a_version_that_is_replaced_ends_what_it_began(tmp_path: Path) -> None:
+    """Runs under way and requests that queue behind them stay with the version that they came to."""
+    save_lookup(tmp_path / "lookup.onnx")
+    expected = {rows: await alone(tmp_path, *rows) for rows in ((1,), (2, 3), (4,))}
+    async with opened(tmp_path, 16) as servable:
+        first = servable.in_force
+        asked = [asking(servable, *rows) for rows in expected]
+        os.utime(tmp_path / "lookup.onnx", ns=(1, 1))
+        for _ in range(2):
+            await servable.probe(time.monotonic() + 60, synthetic=False)
+        assert servable._loading is not None
+        await servable._loading
+        assert servable.in_force is not first
+        later = await asking(servable, 5, rounds=1)
+        replies = await asyncio.gather(*asked)
+    assert len(later.outputs["y"]) == 1
+    for reply, outputs in zip(replies, expected.values(), strict=True):
+        np.testing.assert_allclose(reply.outputs["y"], outputs, rtol=1e-3, atol=1e-5)
