@@ -45,6 +45,7 @@ RUN apt-get update \
 COPY --from=build /opt/hybrid-router /opt/hybrid-router
 COPY policies/samples/default.yaml /etc/hybrid-router/policy.yaml
 COPY deploy/models/*.onnx /usr/share/hybrid-router/models/
+COPY deploy/models/*.golden.npz /usr/share/hybrid-router/models/
 COPY deploy/container/healthcheck.py /usr/share/hybrid-router/healthcheck.py
 
 # It listens on every address, as it must to be reached from outside the container. The gateway does not start so

@@ -76,7 +76,7 @@ class _Endpoint:
 def _add_state_routes(api: FastAPI, engine: Engine, policy_file: PolicyFile) -> None:
     @api.get("/status", tags=["state"], summary="The snapshot that policies see")
     async def status() -> dict[str, Any]:
-        return views.status(engine, time.monotonic())
+        return views.status(engine, policy_file.state.problems, time.monotonic())
 
     @api.get("/policy", tags=["state"], summary="The policy in force, and whether the file on disk is it")
     async def policy() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app import client
 from app.device_command import device
+from app.models_command import models
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from conformance.command import conformance
 from drills.command import drill
@@ -231,4 +232,5 @@ main.add_command(device)
 main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)
+main.add_command(models)
 main.add_command(tco)

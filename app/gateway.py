@@ -54,7 +54,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     statistics = Statistics(epoch_ms=lambda: time.time_ns() // 1_000_000)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
-        make_backend=backend_maker(settings.models_dir),
+        make_backend=backend_maker(settings.models_dir, settings.state_dir / "optimised-models"),
         preprocess=preprocess,
         observer=Observers(metrics, statistics),
         clock=time.monotonic,
@@ -64,7 +64,12 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     )
     policy_file = PolicyFile(settings.policy, last_good_policy(settings), engine, now=lambda: datetime.now(UTC))
     metrics.registry.register(
-        SnapshotCollector(lambda: engine.snapshot, lambda: engine.purses, lambda: policy_file.state.file_is_in_force)
+        SnapshotCollector(
+            lambda: engine.snapshot,
+            lambda: engine.purses,
+            lambda: policy_file.state.file_is_in_force,
+            lambda: engine.runtimes,
+        )
     )
     metrics.registry.register(DeviceCollector(lambda: engine.snapshot.device))
     sensing = DeviceSensing(

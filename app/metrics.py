@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from app.runtime_metrics import runtime_metrics
 from app.series import Count, Counts, Distribution, Distributions
 from router.breaker import BreakerState
 from router.errors import Outcome, RouterError
+from router.ports import Runtime
 from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 from router.types import AttemptRecord, InferenceResponse, Route
@@ -174,6 +177,7 @@ class SnapshotCollector(Collector):
         snapshot: Gives the current snapshot.
         purses: Gives the backends' budgets.
         policy_file_valid: Says whether the policy file on disk is the one in force.
+        runtimes: Gives what the models that run in this process run on, by model and backend.
     """
 
     def __init__(
@@ -181,12 +185,14 @@ class SnapshotCollector(Collector):
         snapshot: Callable[[], Snapshot],
         purses: Callable[[], Mapping[str, Purse]],
         policy_file_valid: Callable[[], bool],
+        runtimes: Callable[[], Mapping[tuple[str, str], Runtime]],
     ) -> None:
         self._snapshot = snapshot
         self._purses = purses
         self._policy_file_valid = policy_file_valid
+        self._runtimes = runtimes
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """All gauges."""
         snapshot = self._snapshot()
         yield _gauge("policy_generation", "Counts up with each policy file put in force.", snapshot.generation)
@@ -202,6 +208,7 @@ class SnapshotCollector(Collector):
         yield from _budgets(self._purses())
         yield _breaker_states(targets)
         yield _predicted(targets)
+        yield from runtime_metrics(self._runtimes())
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

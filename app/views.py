@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from app.policy_file import PolicyFile
+from policies.document import Problem
 from router.deployment import Deployment, ModelEntry
 from router.device import DeviceView
 from router.engine import Engine
 from router.latency import LatencyPrediction, Quantiles
 from router.model import TensorSpec
+from router.ports import Runtime
 from router.purse import Purse
 from router.snapshot import Snapshot, TargetView
 
 
-def status(engine: Engine, now: float) -> dict[str, Any]:
-    """The snapshot that policies see, and the budgets. Times are milliseconds, money is dollars."""
-    snapshot = engine.snapshot
+def status(engine: Engine, problems: Sequence[Problem], now: float) -> dict[str, Any]:
+    """The snapshot that policies see, the budgets, and what keeps the policy file from being in force.
+
+    Times are milliseconds, money is dollars.
+    """
+    snapshot, runtimes = engine.snapshot, engine.runtimes
     return {
         "generation": snapshot.generation,
         "snapshot_age_ms": _ms(now - snapshot.taken_at),
         "models": {
-            name: {"slo_p95_ms": _ms(model.slo_p95_s), "targets": [_target(target, now) for target in model.targets]}
+            name: {
+                "slo_p95_ms": _ms(model.slo_p95_s),
+                "targets": [
+                    _target(target, now) | _runtime(runtimes.get((name, target.backend))) for target in model.targets
+                ],
+            }
             for name, model in snapshot.models.items()
         },
         "device": _device(snapshot.device),
         "data_classes": {name: sorted(sites) for name, sites in snapshot.sites.items()},
         "budgets": {backend: _budget(purse) for backend, purse in engine.purses.items()},
         "ledger_problems": list(engine.ledger_problems),
+        "policy_problems": [str(problem) for problem in problems],
     }
 
 
@@ -99,6 +111,23 @@ def _target(target: TargetView, now: float) -> dict[str, Any]:
 def _device(device: DeviceView) -> dict[str, Any]:
     """What its sensors say, null where there is none, and what follows from it."""
     return {"strain": device.strain.value, **asdict(device.health)}
+
+
+def _runtime(runtime: Runtime | None) -> dict[str, Any]:
+    """What a model that runs in this process runs on; nothing of one that runs elsewhere."""
+    if runtime is None:
+        return {}
+    return {
+        "runtime": {
+            "provider": runtime.provider,
+            "providers_missing": list(runtime.missing),
+            "sha256": runtime.sha256,
+            "golden_inputs_answered": runtime.golden,
+            "swaps": runtime.swaps,
+            "swaps_refused": runtime.refusals,
+            "problem": runtime.problem or None,
+        }
+    }
 
 
 def _budget(purse: Purse) -> dict[str, Any]:

@@ -7,25 +7,26 @@ import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-# ONNX Runtime's official builds report to their maker unless this is set before the library is loaded, and nothing may
-# leave the site that a policy does not send.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher
-from backends.onnx_bfloat16 import bfloat16_run, has_bfloat16
+from backends.golden import GoldenFailed, golden_path, read_golden
+from backends.memory import give_back
+from backends.onnx_cache import OptimisedModels
+from backends.onnx_runner import Runner
+from backends.onnx_session import CPU, Loaded, Loader, check_signature
+from backends.quiet_onnxruntime import ort
 from backends.turn_batcher import TurnBatcher
-from router.errors import BackendError, BackendFailed, BackendRejectedInput, BackendUnavailable
-from router.model import ModelSpec, Tensor, Tensors, TensorSpec
-from router.ports import BackendContext, Call, synthetic_call
+from backends.versions import Versions, stamp_of
+from router.errors import BackendError, BackendFailed, BackendUnavailable
+from router.model import ModelSpec, Tensors
+from router.ports import BackendContext, Call, Runtime, synthetic_call
 from router.types import EncodedImage, Reply, row_count
 
 log = logging.getLogger(__name__)
@@ -37,43 +38,28 @@ SHARED_BESIDE_ABOVE_S = 0.00025
 """Of requests that are ready in the same turn of the loop, all but the first share a run: on the loop where a run is
 expected to be shorter than this, which costs less than the hop to a thread and back, else in a thread."""
 
-_UPWARDS = 0.1
-_OUTLIER = 4.0
-
-ONNX_TYPES = {
-    "tensor(bool)": "bool",
-    "tensor(int8)": "int8",
-    "tensor(int16)": "int16",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(uint8)": "uint8",
-    "tensor(uint16)": "uint16",
-    "tensor(uint32)": "uint32",
-    "tensor(uint64)": "uint64",
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(string)": "string",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class OnnxOptions:
     """How ONNX Runtime is set up.
 
     Args:
+        providers: Execution providers in order of preference. No other runs any part of a model: a model that needs
+            one which is not listed cannot be opened.
         intra_op_threads: Threads that one run may use; 0 is one per core.
         max_batch_rows: Rows of different requests that may share a run; 1 lets each run by itself, 0 finds out at the
             start how many pay.
         max_batch_bytes: Bytes of input that may share a run.
     """
 
+    providers: tuple[str, ...] = (CPU,)
     intra_op_threads: int = 0
     max_batch_rows: int = 0
     max_batch_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
+        if not self.providers or len(set(self.providers)) != len(self.providers):
+            raise ValueError("providers must name at least one, and each once")
         if not 0 <= self.intra_op_threads <= 256:
             raise ValueError("intra_op_threads must be between 0 and 256")
         if not 0 <= self.max_batch_rows <= 4096:
@@ -88,9 +74,12 @@ class OnnxVariant:
 
     Args:
         file: The `.onnx` file, relative to the models directory.
+        golden: The file with the inputs that it must answer before it serves, relative to the models directory. Without
+            it, the one beside the model file is taken, if there is one.
     """
 
     file: str
+    golden: str | None = None
 
     @property
     def label(self) -> str:
@@ -113,42 +102,44 @@ class OnnxBackend:
     def __init__(self, options: OnnxOptions, context: BackendContext) -> None:
         self._options = options
         self._models_dir = context.models_dir
+        cache = None if context.cache_dir is None else OptimisedModels(context.cache_dir)
+        self._loader = Loader(options.providers, options.intra_op_threads, context.root, cache)
         # One core is left to the event loop: requests that it cannot read are of no use to the others.
         threads = max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")
 
-    async def open(self, model: ModelSpec, variant: OnnxVariant) -> OnnxServable:
-        """Loads the file, holds it against the model's spec and warms it up.
+    async def open(self, model: ModelSpec, variant: OnnxVariant) -> Versions[OnnxServable]:
+        """Loads the file, holds it against the model's spec, warms it up and has it answer its golden inputs.
+
+        Another file of the same name takes its place later in the same way, without a request being lost.
 
         Raises:
-            BackendUnavailable: The file is missing, is no model, or is another model than the spec says.
+            BackendUnavailable: The file is missing, does not fit, is no model or another than the spec says, or does
+                not answer its golden inputs.
         """
-        loop = asyncio.get_running_loop()
-        session = await loop.run_in_executor(self._threads, self._load, model, variant)
-        servable = OnnxServable(session, model, self._options, self._threads)
-        await loop.run_in_executor(self._threads, servable.warm_up)
-        return servable
+        path = self._models_dir / variant.file
+        golden = golden_path(path) if variant.golden is None else self._models_dir / variant.golden
+
+        def load() -> OnnxServable:
+            asked = variant.golden is not None or golden.is_file()
+            loaded = self._loader.load(path)
+            check_signature(path.name, loaded.session.get_inputs(), model.inputs)
+            check_signature(path.name, loaded.session.get_outputs(), model.outputs)
+            servable = OnnxServable(loaded, model, self._options, self._threads)
+            servable.warm_up()
+            if asked:
+                servable.prove(path.name, golden)
+            give_back()
+            return servable
+
+        seen = stamp_of(path, golden)
+        # Not in the threads that requests run in: they go on while a model is loaded.
+        first = await asyncio.to_thread(load)
+        return Versions(first, load, lambda: stamp_of(path, golden), seen, variant.label)
 
     async def close(self) -> None:
         """Lets the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _load(self, model: ModelSpec, variant: OnnxVariant) -> ort.InferenceSession:
-        path = self._models_dir / variant.file
-        if not path.is_file():
-            raise BackendUnavailable(f"The model file {path} does not exist.")
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self._options.intra_op_threads
-        # Spinning threads would take the cores that the event loop needs.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.log_severity_level = 4
-        try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise BackendUnavailable(f"ONNX Runtime cannot load {path}: {error}") from error
-        _check_signature(path.name, session.get_inputs(), model.inputs)
-        _check_signature(path.name, session.get_outputs(), model.outputs)
-        return session
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +151,19 @@ class _Sharing:
 
 
 class OnnxServable:
-    """One session. `InferenceSession.run` lets go of the GIL and may be called from many threads at once."""
+    """One version of a model.
 
-    def __init__(
-        self, session: ort.InferenceSession, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor
-    ) -> None:
-        self._session_run = bfloat16_run(session, model) if has_bfloat16(model) else session.run
+    Nothing that it refers to refers back, so that its memory is free with the last call that uses it.
+    """
+
+    def __init__(self, loaded: Loaded, model: ModelSpec, options: OnnxOptions, threads: ThreadPoolExecutor) -> None:
+        runner = Runner(loaded.session, model)
+        self._run = runner.run
+        self._expected_s = runner.expected_s
         self._model = model
         self._options = options
         self._threads = threads
-        self._output_names = list(model.outputs)
-        self._texts = tuple(name for name, spec in model.inputs.items() if spec.dtype == "string")
-        self._expected_s: dict[int, float] = {}
+        self.runtime = Runtime(loaded.provider, loaded.missing, loaded.sha256)
         self._sharing: _Sharing | None = None
 
     async def infer(self, call: Call, deadline: float) -> Reply:
@@ -198,9 +190,6 @@ class OnnxServable:
             return None
         return await self.infer(synthetic_call(self._model), deadline)
 
-    async def close(self) -> None:
-        """Nothing to do: the session goes with its last reference."""
-
     def warm_up(self) -> None:
         """Runs it on made-up input: with one row, and with as many as will share a run.
 
@@ -215,6 +204,26 @@ class OnnxServable:
                     TurnBatcher(self._run, bounds, time.monotonic),
                     Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic),
                 )
+
+    def prove(self, file: str, path: Path) -> None:
+        """Has it answer its golden inputs.
+
+        Args:
+            file: How the model file is called in errors.
+            path: The golden inputs.
+
+        Raises:
+            BackendUnavailable: It does not, or they cannot be read.
+        """
+        try:
+            golden = read_golden(path)
+            outputs, _ = self._run(golden.inputs, golden.size, None)
+            golden.check(outputs)
+        except GoldenFailed as error:
+            raise BackendUnavailable(f"{file} is not trusted: {error}.") from None
+        except BackendError as error:
+            raise BackendUnavailable(f"{file} is not trusted: its golden inputs fail: {error.detail}") from None
+        self.runtime = replace(self.runtime, golden=True)
 
     def _rows_to_share(self) -> int:
         """How many rows may share a run: as the policy file says, or as many as pay."""
@@ -261,65 +270,3 @@ class OnnxServable:
         began = time.monotonic()
         outputs, took_s = self._run(inputs, size, options)
         return Reply(outputs, began - asked, 0.0, took_s)
-
-    def _run(self, inputs: Tensors, size: int, stop: Any) -> tuple[dict[str, Tensor], float]:
-        """Runs the model once, and learns from it how long that takes. See `batch.Run`."""
-        if self._texts:
-            inputs = {**inputs, **{name: _decoded(inputs[name]) for name in self._texts}}
-        started = time.monotonic()
-        try:
-            outputs = self._session_run(self._output_names, inputs, stop)
-        except Exception as error:
-            raise _translated(error) from error
-        took_s = time.monotonic() - started
-        self._learn(size.bit_length(), took_s)
-        return dict(zip(self._output_names, outputs, strict=True)), took_s
-
-    def _learn(self, bucket: int, took_s: float) -> None:
-        """Moves what is expected of a bucket: down at once, up slowly and never by much.
-
-        A run looks long when the thread was preempted or waited for the GIL, and never looks short by accident.
-        """
-        expected = self._expected_s.get(bucket, took_s)
-        if took_s > expected:
-            took_s = expected + _UPWARDS * (min(took_s, _OUTLIER * expected) - expected)
-        self._expected_s[bucket] = took_s
-
-
-def _decoded(tensor: Tensor) -> Tensor:
-    """Text as ONNX Runtime takes it: of bytes it would take what Python prints of them, `b'...'`.
-
-    Raises:
-        BackendRejectedInput: An element is not UTF-8.
-    """
-    texts = np.empty(tensor.size, dtype=object)
-    try:
-        texts[:] = [item.decode() if isinstance(item, bytes) else item for item in tensor.flat]
-    except UnicodeDecodeError as error:
-        raise BackendRejectedInput(f"The model takes text in UTF-8 only: {error}") from error
-    return texts.reshape(tensor.shape)
-
-
-def _translated(error: Exception) -> BackendError:
-    sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, InvalidArgument):
-        return BackendRejectedInput(f"The model does not accept this input: {sentence}")
-    return BackendFailed(f"ONNX Runtime failed: {sentence}")
-
-
-def _check_signature(file: str, found: list[Any], declared: dict[str, TensorSpec] | Any) -> None:
-    """Raises BackendUnavailable unless the file has every declared tensor, in type and shape."""
-    by_name = {node.name: node for node in found}
-    for name, spec in declared.items():
-        node = by_name.get(name)
-        if node is None:
-            raise BackendUnavailable(f"{file} has no tensor {name!r}; it has {', '.join(by_name)}.")
-        dtype = ONNX_TYPES.get(node.type, node.type)
-        shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-        fits = len(shape) == len(spec.shape) and all(
-            wanted == actual or actual == -1 for wanted, actual in zip(spec.shape, shape, strict=True)
-        )
-        if dtype != spec.dtype or not fits:
-            raise BackendUnavailable(
-                f"{file} has {name!r} as {dtype} {list(shape)}; the policy file says {spec.dtype} {list(spec.shape)}."
-            )

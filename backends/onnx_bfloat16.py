@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 
+from backends.quiet_onnxruntime import ort
 from router.errors import BackendUnavailable
 from router.model import DTYPES, ModelSpec, Tensor, Tensors
 

@@ -54,10 +54,8 @@ def measure_model(path: Path, seconds: float = SECONDS) -> ModelMeasurement:
 
 
 def _measure_here(path: Path, seconds: float) -> ModelMeasurement:
-    # Loaded before memory is counted; the backend's module sees to it that it reports to nobody.
-    import onnxruntime as ort
-
-    import backends.onnx  # noqa: F401
+    # Loaded before memory is counted.
+    from backends.quiet_onnxruntime import ort
 
     before_mb = _peak_mb()
     try:
@@ -90,7 +88,7 @@ def _first_line(error: Exception) -> str:
 
 def tensor_specs(nodes: Any) -> dict[str, TensorSpec]:
     """The inputs or outputs of an ONNX Runtime session, by name; sizes that it does not fix are -1."""
-    from backends.onnx import ONNX_TYPES
+    from backends.onnx_session import ONNX_TYPES
 
     return {
         node.name: TensorSpec(

@@ -25,7 +25,7 @@ from router.generation import Generation, World, open_generation
 from router.instance import Instance
 from router.ledger import Ledger
 from router.planner import Planner, Prepared
-from router.ports import Backend, Observer, Preprocess
+from router.ports import Backend, Observer, Preprocess, Runtime
 from router.purse import Purse, Purses
 from router.snapshot import Snapshot
 from router.types import (
@@ -151,6 +151,11 @@ class Engine:
     def purses(self) -> Mapping[str, Purse]:
         """The backends' budgets and what was spent of them, by name."""
         return self._planner.world.generation.purses
+
+    @property
+    def runtimes(self) -> Mapping[tuple[str, str], Runtime]:
+        """What the models that run in this process run on, by model and backend."""
+        return self._planner.world.generation.runtimes()
 
     @property
     def deployment(self) -> Deployment:

@@ -11,7 +11,7 @@ from router.deployment import BackendEntry, Deployment
 from router.device import DeviceView
 from router.errors import BackendError
 from router.instance import Instance, open_instance
-from router.ports import Backend
+from router.ports import Backend, RunsHere, Runtime
 from router.purse import Purse, Purses
 from router.snapshot import ModelView, Snapshot, TargetView
 from router.target import Target
@@ -72,6 +72,14 @@ class Generation:
     def instances(self) -> set[Instance]:
         """All opened models."""
         return {target.instance for target in self.targets.values()}
+
+    def runtimes(self) -> dict[tuple[str, str], Runtime]:
+        """What those of them run on that run in this process, by model and backend."""
+        return {
+            key: target.instance.servable.runtime
+            for key, target in self.targets.items()
+            if isinstance(target.instance.servable, RunsHere)
+        }
 
     @staticmethod
     def problems(instances: set[Instance]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from router.errors import RouterError
 from router.model import ImageSpec, ModelSpec, Tensor
@@ -121,6 +121,39 @@ class Servable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a model that runs in this process runs on, and which version of it that is.
+
+    Args:
+        provider: The execution provider that runs most of it.
+        missing: Those that the policy file prefers to it, and that do not run it.
+        sha256: Digest of the model file in force.
+        golden: Whether it answered golden inputs before it was put in force.
+        swaps: How often another version took over since it was opened.
+        refusals: How often another version was refused.
+        problem: Why the file on disk is not in force; empty if it is.
+    """
+
+    provider: str
+    missing: tuple[str, ...] = ()
+    sha256: str = ""
+    golden: bool = False
+    swaps: int = 0
+    refusals: int = 0
+    problem: str = ""
+
+
+@runtime_checkable
+class RunsHere(Protocol):
+    """A servable whose model runs in this process, and that says on what."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What it runs on now."""
+        ...
+
+
 class VariantOptions(Protocol):
     """What a policy file says about a model on one kind of backend; a frozen dataclass."""
 
@@ -141,9 +174,13 @@ class BackendContext:
 
     Args:
         models_dir: Where relative model files are looked up.
+        cache_dir: Where what can be made again may be kept; None for nowhere.
+        root: The root of the file system in which the kernel tells of memory and processor.
     """
 
     models_dir: Path
+    cache_dir: Path | None = None
+    root: Path = Path("/")
 
 
 class Backend(Protocol):

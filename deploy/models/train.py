@@ -1,5 +1,7 @@
 """Make the sample models, their held-out data and their accuracies: `python deploy/models/train.py`.
 
+The golden inputs are made from them by `hybrid-router models golden`; see docs/models.md.
+
 Data: scikit-learn's bundled handwritten digits (1,797 pictures of 8 x 8), 70 % to train on and 30 % held out,
 split by label with a fixed seed. Nothing is fitted or calibrated on the held-out part. The encoders' width
 and activation, though, were picked from six candidates by their held-out score, which flatters those two a
@@ -35,6 +37,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
+CALIBRATION_PICTURES = 256
 FOLDER = Path(__file__).parent
 SPLIT_SEED = 7
 TRAINING_SEED = 0
@@ -58,7 +61,8 @@ class Split:
 def main() -> None:
     """Train, write and measure everything in this folder."""
     split = load_split()
-    write_holdout(split)
+    write_pictures("digits-holdout.npz", split.held_pixels, split.held_labels)
+    write_pictures("digits-calibration.npz", split.pixels[:CALIBRATION_PICTURES], split.labels[:CALIBRATION_PICTURES])
     with threadpool_limits(limits=1):
         report: dict[str, Any] = {"digits": train_digits(split), "embed": train_embed(split)}
     write_sample(split)
@@ -158,11 +162,11 @@ def run(path: Path, rows: Floats) -> list[Any]:
     return list(session.run(None, {session.get_inputs()[0].name: rows}))
 
 
-def write_holdout(split: Split) -> None:
-    """Write the held-out pictures: `pixels` float32 [540, 64] and `labels` int64 [540]."""
-    arrays = {"pixels": split.held_pixels, "labels": split.held_labels}
+def write_pictures(name: str, pixels: Floats, labels: Labels) -> None:
+    """Write pictures with their labels: `pixels` float32 [N, 64] and `labels` int64 [N]."""
+    arrays = {"pixels": pixels, "labels": labels}
     # numpy.savez stamps the time of day into the archive; these fixed stamps keep the bytes the same.
-    with zipfile.ZipFile(FOLDER / "digits-holdout.npz", "w") as archive:
+    with zipfile.ZipFile(FOLDER / name, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")
             entry.compress_type = zipfile.ZIP_DEFLATED

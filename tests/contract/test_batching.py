@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,9 +16,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
+from backends.versions import Versions
 from router.errors import BackendRejectedInput, BackendTimeout
 from router.model import ModelSpec, Tensor, TensorSpec
-from router.ports import BackendContext, Call
+from router.ports import BackendContext, Call, Servable
 from router.types import Reply, nbytes
 
 WIDTH = 1024
@@ -77,18 +80,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def opened(models: Path, rows: int) -> AsyncIterator[OnnxServable]:
+async def opened(models: Path, rows: int) -> AsyncIterator[Versions[OnnxServable]]:
     """The model, with a bound of so many rows, and known to be slow."""
     backend = OnnxBackend(OnnxOptions(max_batch_rows=rows), BackendContext(models))
     servable = await backend.open(SPEC, OnnxVariant("lookup.onnx"))
     for size in range(12):  # no size of the tests is taken for a quick one
-        servable._expected_s[size] = 1.0
+        servable.in_force._expected_s[size] = 1.0
     yield servable
     await servable.close()
     await backend.close()
 
 
-def asking(servable: OnnxServable, *index: int, rounds: int = SLOW, seconds: float = 60.0) -> asyncio.Task[Reply]:
+def asking(servable: Servable, *index: int, rounds: int = SLOW, seconds: float = 60.0) -> asyncio.Task[Reply]:
     """A request for these rows of the table."""
     payload: dict[str, Tensor] = {"index": np.array(index), "rounds": np.full(len(index), rounds)}
     return asyncio.create_task(servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() + seconds))
@@ -156,10 +159,10 @@ async def test_a_deadline_that_passed_in_the_queue_is_a_timeout(models: Path) ->
 async def test_quick_requests_that_are_ready_together_share_runs_beside_the_loop(models: Path) -> None:
     async with opened(models, 16) as servable:
         for size in range(12):
-            servable._expected_s[size] = 0.0005
+            servable.in_force._expected_s[size] = 0.0005
         replies = await asyncio.gather(*(asking(servable, row) for row in (1, 2, 3, 4)))
         for size in range(12):
-            servable._expected_s[size] = 0.0005
+            servable.in_force._expected_s[size] = 0.0005
         lone = await asking(servable, 2)
     assert replies[2].compute_s == replies[3].compute_s
     np.testing.assert_allclose(lone.outputs["y"], replies[1].outputs["y"], rtol=1e-3, atol=1e-5)
@@ -177,7 +180,7 @@ async def test_a_model_that_does_not_give_a_row_for_each_row_shares_no_runs(tmp_
     spec = ModelSpec("first", "1", {"x": tensor}, {"y": tensor})
     backend = OnnxBackend(OnnxOptions(max_batch_rows=rows), BackendContext(tmp_path))
     servable = await backend.open(spec, OnnxVariant("first.onnx"))
-    servable._expected_s[5] = 1.0
+    servable.in_force._expected_s[5] = 1.0
     payloads: list[dict[str, Tensor]] = [{"x": np.full((1, 4), value, np.float32)} for value in range(4)]
     replies = await asyncio.gather(
         *(servable.infer(Call(payload, 16, "r1", {}), time.monotonic() + 60) for payload in payloads)
@@ -187,6 +190,26 @@ async def test_a_model_that_does_not_give_a_row_for_each_row_shares_no_runs(tmp_
 
 
 @pytest.mark.parametrize("options", [{"max_batch_rows": -1}, {"max_batch_rows": 4097}, {"max_batch_bytes": 0}])
-def test_bounds_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+def test_bounds_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be between"):
         OnnxOptions(**options)
+
+
+async def test_a_version_that_is_replaced_ends_what_it_began(tmp_path: Path) -> None:
+    """Runs under way and requests that queue behind them stay with the version that they came to."""
+    save_lookup(tmp_path / "lookup.onnx")
+    expected = {rows: await alone(tmp_path, *rows) for rows in ((1,), (2, 3), (4,))}
+    async with opened(tmp_path, 16) as servable:
+        first = servable.in_force
+        asked = [asking(servable, *rows) for rows in expected]
+        os.utime(tmp_path / "lookup.onnx", ns=(1, 1))
+        for _ in range(2):
+            await servable.probe(time.monotonic() + 60, synthetic=False)
+        assert servable._loading is not None
+        await servable._loading
+        assert servable.in_force is not first
+        later = await asking(servable, 5, rounds=1)
+        replies = await asyncio.gather(*asked)
+    assert len(later.outputs["y"]) == 1
+    for reply, outputs in zip(replies, expected.values(), strict=True):
+        np.testing.assert_allclose(reply.outputs["y"], outputs, rtol=1e-3, atol=1e-5)

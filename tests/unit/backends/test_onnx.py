@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
+from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
 from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, TensorSpec
-from router.ports import BackendContext, Call
+from router.ports import BackendContext, Call, Servable
 from router.types import nbytes
 from tests.integration.identity_model import save_identity_model
 
@@ -37,7 +37,7 @@ def call(rows: int) -> Call:
     return Call(payload, nbytes(payload), "r1", {})
 
 
-async def others_ran(servable: OnnxServable, rows: int) -> bool:
+async def others_ran(servable: Servable, rows: int) -> bool:
     """Whether other tasks got a turn while the model ran."""
     turns = 0
 
