@@ -46,6 +46,7 @@ models: .venv/dev.stamp  ## train the sample models anew
 
 lock: .venv/dev.stamp  ## resolve the dependencies anew
 	$(LOCK) -o requirements.lock
+	$(BIN)/python deploy/arm64/wheels.py
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
 
 help:

@@ -1,6 +1,6 @@
 """Nothing depends on what the wall clock says: who reads it is listed here, with the reason.
 
-A Raspberry Pi has no clock that runs on without power. It may start in 1970, and leap by decades when the network comes.
+A Raspberry Pi has no clock that runs without power: it may start in 1970, and leap by decades when the network comes.
 """
 
 from __future__ import annotations
