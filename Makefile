@@ -36,6 +36,7 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.peers
+	$(BIN)/python -m tests.perf.slow_device
 
 cloud: .venv-cloud/installed.stamp  ## install the Triton that stands for the cloud
 
