@@ -29,7 +29,7 @@ test: .venv/dev.stamp cloud peers
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy $(SOURCES) deploy/arm64/wheels.py
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
