@@ -8,6 +8,8 @@ CLOUD_PYTHON ?= $(shell for python in python3.11 python3.12 $(PYTHON) /usr/bin/p
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 
+FUZZ_S ?= 60
+
 # What trains and tests loads ONNX Runtime by itself too; the gateway sees to this on its own.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -17,7 +19,7 @@ SOURCES := app backends conformance drills planning policies router tests
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url pyproject.toml --group build
 
-.PHONY: run test check bench cloud peers models lock help
+.PHONY: run test check bench fuzz cloud peers models lock help
 .DELETE_ON_ERROR:
 
 run: .venv/runtime.stamp cloud
@@ -37,6 +39,12 @@ bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.peers
 	$(BIN)/python -m tests.perf.slow_device
+
+fuzz: .venv/dev.stamp  ## look for input that the decoder chokes on, for FUZZ_S=60 seconds; findings go into fuzz/
+	$(PIP) install 'atheris>=3,<4'
+	@mkdir -p fuzz
+	$(BIN)/python -m tests.fuzz.fuzz_oip -max_total_time=$(FUZZ_S) -max_len=20000 -artifact_prefix=fuzz/ \
+		fuzz tests/fuzz/corpus/oip
 
 cloud: .venv-cloud/installed.stamp  ## install the Triton that stands for the cloud
 

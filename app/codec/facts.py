@@ -134,17 +134,19 @@ def refuse_second_data_class(body: bytes) -> None:
     are looked at too, since a key can be written with those.
 
     Args:
-        body: Well-formed JSON.
+        body: JSON that its own decoder has accepted.
 
     Raises:
         InvalidField: One does.
-        MalformedBody: It is nested too deeply.
+        MalformedBody: It is nested too deeply, or not JSON where that decoder did not look.
     """
     if body.count(b'"data_class"') > 1 or b"\\u" in body:
         try:
             json.loads(body, object_pairs_hook=_with_one_data_class, parse_int=float)
         except RecursionError:
             raise MalformedBody("The body is nested too deeply.") from None
+        except ValueError as error:  # what the body's own decoder passes over is not looked at there
+            raise MalformedBody(f"The body is not JSON: {str(error)[:300]}.") from error
 
 
 def _with_one_data_class(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Tensors from JSON text, and back: strict about types, exact about shapes, never larger than the text allows.
 
-JSON arrays are decoded by msgspec against the element type, so that `true`, `"1"` or `null` never become a number;
-only then does numpy see them. Nothing is allocated from a size that the caller merely claims.
+JSON arrays are decoded by msgspec against the element type and its range, so that `true`, `"1"`, `null` or 256 never
+become a number of eight bits; only then does numpy see them. Nothing is allocated from a size that the caller merely claims.
 """
 
 from __future__ import annotations
@@ -23,14 +23,24 @@ MAX_DIMENSION = 2**31
 
 _OPENING = re.compile(rb"[\[ \t\r\n]*")
 
-_ELEMENTS: dict[str, Any] = {
-    "b": bool,
-    "i": int,
-    "u": Annotated[int, msgspec.Meta(ge=0)],
-    "f": float,
-    "V": float,
-    "O": str,
-}
+
+
+def _element(dtype: str) -> Any:
+    """What msgspec holds each element against. Ranges of 64 bits are numpy's to check: msgspec has none so wide."""
+    kind, size = DTYPES[dtype].kind, DTYPES[dtype].itemsize
+    if kind in "iu":
+        if size == 8:
+            return int if kind == "i" else Annotated[int, msgspec.Meta(ge=0)]
+        integers = np.iinfo(dtype)
+        return Annotated[int, msgspec.Meta(ge=int(integers.min), le=int(integers.max))]
+    if kind == "f" and size < 8:
+        floats = np.finfo(dtype)
+        too_large = float(floats.max) + 2.0 ** (floats.maxexp - floats.nmant - 2)  # from there on they round to infinity
+        return Annotated[float, msgspec.Meta(gt=-too_large, lt=too_large)]
+    return {"b": bool, "f": float, "V": float, "O": str}[kind]
+
+
+_ELEMENTS = {dtype: _element(dtype) for dtype in DTYPES}
 
 
 def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor:
@@ -50,8 +60,8 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
     text = bytes(raw)
     rank = _rank(text, field)
     try:
-        nested = _decoder(rank, DTYPES[dtype].kind).decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        nested = _decoder(rank, dtype).decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTensor(_sentence(field, dtype, error), field=field) from error
     try:
         return _array(nested, dtype, rank)
@@ -99,6 +109,8 @@ def plain(tensor: Tensor) -> Any:
 
 def _rank(text: bytes, field: str) -> int:
     """How many lists are opened before the first element."""
+    if text[:2] == b"[[" and text[2:3] not in b"[ \t\r\n":
+        return 2
     opening = _OPENING.match(text)
     rank = opening[0].count(b"[") if opening else 0
     if not 1 <= rank <= MAX_RANK:
@@ -107,25 +119,17 @@ def _rank(text: bytes, field: str) -> int:
 
 
 @lru_cache(maxsize=256)
-def _decoder(rank: int, kind: str) -> msgspec.json.Decoder[Any]:
-    nested: Any = _ELEMENTS[kind]
+def _decoder(rank: int, dtype: str) -> msgspec.json.Decoder[Any]:
+    nested: Any = _ELEMENTS[dtype]
     for _ in range(rank):
         nested = list[nested]
     return msgspec.json.Decoder(nested)
 
 
 def _array(nested: list[Any], dtype: str, rank: int) -> Tensor:
-    wanted = DTYPES[dtype]
-    if wanted.kind in "iu" and wanted.itemsize < 8:
-        wide = np.array(nested, dtype=np.int64)
-        limits = np.iinfo(wanted)
-        if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
-            raise OverflowError
-        return wide.astype(wanted)
-    if wanted.kind == "O":
+    if dtype == "string":
         return _text_array(nested, rank)
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which the model's spec then judges
-        return np.array(nested, dtype=wanted)
+    return np.array(nested, dtype=DTYPES[dtype])
 
 
 def _text_array(nested: list[Any], rank: int) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -163,6 +165,48 @@ def test_mutated_requests(victim: GatewayProcess, path: str, spot: tuple[Any, ..
 @example(("parameters", "deadline_ms"), ("replace", 10**400))
 def test_mutated_protocol_requests(victim: GatewayProcess, spot: tuple[Any, ...], change: tuple[str, Any]) -> None:
     send(victim, "/v2/models/digits/infer", as_json(mutated(PROTOCOL, spot, *change)))
+
+
+BINARY = {
+    "id": "one",
+    "parameters": {"data_class": "phi", "deadline_ms": 60_000, "binary_data_output": True},
+    "inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": 256}}],
+    "outputs": [{"name": "label", "parameters": {"binary_data": True}}],
+}
+LENGTHS = st.integers(-300, 300) | st.text("0123456789+-. ", max_size=25)
+PACKERS: dict[str | None, Callable[[bytes], bytes]] = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@given(
+    spot=st.sampled_from(list(spots(BINARY))),
+    change=st.none() | MUTATIONS,
+    raw=st.just(bytes(256)) | st.binary(max_size=300),
+    length=st.just(0) | LENGTHS,
+    coding=st.sampled_from([None, None, *PACKERS]),
+    cut=st.none() | st.integers(0, 300),
+)
+@A_PART
+@example(("inputs", 0, "shape"), ("replace", [10**6, 10**6]), bytes(256), 0, None, None)
+@example(("inputs", 0, "parameters", "binary_data_size"), ("replace", 10**12), bytes(256), 0, None, None)
+@example(("id",), None, bytes(256), 0, None, None)
+def test_mutated_binary_requests(
+    victim: GatewayProcess,
+    spot: tuple[Any, ...],
+    change: tuple[str, Any] | None,
+    raw: bytes,
+    length: int | str,
+    coding: str | None,
+    cut: int | None,
+) -> None:
+    """`length` is what the header says: so much more than is right, or anything."""
+    document = as_json(BINARY if change is None else mutated(BINARY, spot, *change))
+    said = str(len(document) + length) if isinstance(length, int) else length.strip()
+    headers = {"Inference-Header-Content-Length": said} | ({"Content-Encoding": coding} if coding else {})
+    content = PACKERS[coding](document + raw)[:cut]
+    response = victim.http.post("/v2/models/digits/infer", content=content, headers=headers)
+    if response.is_error:
+        sentence = response.json()["error"]
+        assert response.status_code < 500 or is_the_senders_doing(sentence), (response.text, content)
 
 
 HEADER = st.text(

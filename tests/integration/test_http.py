@@ -175,8 +175,10 @@ def test_a_body_beyond_the_limit_is_refused(start_gateway: Callable[..., Gateway
     assert gateway.infer(**body())["route"]["backend"] == "edge"
 
 
-def test_a_compressed_body_is_refused(steady: GatewayProcess) -> None:
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(steady: GatewayProcess) -> None:
     response = steady.http.post("/infer", json=body(), headers={"Content-Encoding": "gzip"})
+    assert "Content-Encoding" in problem(response, 400, "malformed-body")["detail"]
+    response = steady.http.post("/infer", json=body(), headers={"Content-Encoding": "br"})
     assert "gzip" in problem(response, 415, "unsupported-media-type")["detail"]
 
 

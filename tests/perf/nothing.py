@@ -34,7 +34,8 @@ def fastapi() -> FastAPI:
 
 def gateway() -> Any:
     """The whole gateway, with a state folder of its own."""
-    return make_gateway(Settings(state_dir=Path(tempfile.mkdtemp(prefix="hybrid-router-"))), Lifecycle())
+    settings = Settings(grpc_port=None, state_dir=Path(tempfile.mkdtemp(prefix="hybrid-router-")))
+    return make_gateway(settings, Lifecycle()).http
 
 
 class AnnouncingServer(uvicorn.Server):

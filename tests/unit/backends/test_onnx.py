@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxServable, OnnxVariant
-from router.errors import BackendRejectedInput
+from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, TensorSpec
 from router.ports import BackendContext, Call
 from router.types import nbytes
+from tests.integration.identity_model import save_identity_model
 
 WIDTH = 512
 SPEC = ModelSpec("wide", "1", {"x": TensorSpec("float32", (-1, WIDTH))}, {"y": TensorSpec("float32", (-1, WIDTH))})
@@ -88,3 +89,13 @@ async def test_text_reaches_the_model_as_text(tmp_path: Path) -> None:
             await echoed(b"\xff")
     finally:
         await backend.close()
+
+
+async def test_text_beside_bfloat16_is_refused_in_words(tmp_path: Path) -> None:
+    save_identity_model(tmp_path / "both.onnx", ("bfloat16", "string"))
+    tensors = {dtype: TensorSpec(dtype, (-1, 2)) for dtype in ("bfloat16", "string")}
+    outputs = {f"{dtype}_out": spec for dtype, spec in tensors.items()}
+    backend = OnnxBackend(OnnxOptions(), BackendContext(tmp_path))
+    with pytest.raises(BackendUnavailable, match="bfloat16 tensors and takes text"):
+        await backend.open(ModelSpec("both", "1", tensors, outputs), OnnxVariant("both.onnx"))
+    await backend.close()

@@ -94,9 +94,19 @@ def test_integers_fit_or_are_refused(dtype: str) -> None:
             read(f"[{outside}]", dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_float_too_large_becomes_infinite_for_the_spec_to_judge(dtype: str) -> None:
-    assert np.isinf(read("[1e300]", dtype)).all()
+@pytest.mark.parametrize(
+    ("dtype", "largest", "too_large"),
+    [
+        ("float16", "65519.99", "65520"),
+        ("float32", "3.4028235677973362e+38", "3.4028235677973366e+38"),
+        ("float64", "1.7976931348623157e308", "1.8e308"),
+    ],
+)
+def test_a_number_that_would_round_to_infinity_is_refused(dtype: str, largest: str, too_large: str) -> None:
+    assert read(f"[{largest}, -{largest}]", dtype).tolist() == [np.finfo(dtype).max, np.finfo(dtype).min]
+    for text in (f"[{too_large}]", f"[1, -{too_large}]"):
+        with pytest.raises(InvalidTensor, match="must be float"):
+            read(text, dtype)
 
 
 @pytest.mark.parametrize(
