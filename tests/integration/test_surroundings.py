@@ -108,26 +108,18 @@ def test_nobody_to_take_the_log_stops_nothing(policy: Path, tmp_path: Path) -> N
         assert gateway.infer(**BODY)["route"]["backend"] == "cloud"
 
 
-@pytest.mark.parametrize("damage", ["cut", "unreadable"])
-def test_a_damaged_copy_of_the_policy_file_does_not_stop_a_start_with_a_good_file(
-    policy: Path, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_copy_of_the_policy_file_does_not_stop_a_start_with_a_good_file(policy: Path, tmp_path: Path) -> None:
     state = {"HYBRID_ROUTER_STATE_DIR": str(tmp_path / "state")}
     with GatewayProcess(policy, state) as gateway:
         gateway.process.kill()
         gateway.process.wait(10)
     (copy,) = (tmp_path / "state").glob("policy-*.last-good.yaml")
-    if damage == "cut":
-        copy.write_bytes(copy.read_bytes()[:500])
-    else:
-        copy.unlink()
-        copy.mkdir()
+    copy.write_bytes(copy.read_bytes()[:500])
     with GatewayProcess(policy, state) as gateway:
         assert gateway.http.get("/policy").json()["file_is_in_force"]
-    if damage == "cut":
-        policy.write_text(mistaken(policy.read_text()))
-        with GatewayProcess(policy, state) as gateway:
-            assert not gateway.http.get("/policy").json()["file_is_in_force"], "it was replaced by a whole one"
+    policy.write_text(mistaken(policy.read_text()))
+    with GatewayProcess(policy, state) as gateway:
+        assert not gateway.http.get("/policy").json()["file_is_in_force"], "it was replaced by a whole one"
 
 
 class Clock:
