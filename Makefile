@@ -31,13 +31,14 @@ test: .venv/dev.stamp cloud peers
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy $(SOURCES) deploy/arm64/wheels.py
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
 bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.peers
+	$(BIN)/python -m tests.perf.slow_device
 
 fuzz: .venv/dev.stamp  ## look for input that the decoder chokes on, for FUZZ_S=60 seconds; findings go into fuzz/
 	$(PIP) install 'atheris>=3,<4'
@@ -54,6 +55,7 @@ models: .venv/dev.stamp  ## train the sample models anew
 
 lock: .venv/dev.stamp  ## resolve the dependencies anew
 	$(LOCK) -o requirements.lock
+	$(BIN)/python deploy/arm64/wheels.py
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
 
 help:

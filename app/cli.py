@@ -70,10 +70,13 @@ def make_settings(**given: Any) -> Settings:
     try:
         check_policy(settings.policy)
     except click.ClickException:
-        copy = last_good_policy(settings)
-        if not copy.is_file():
+        from app.policy_copy import PolicyCopy
+
+        path = last_good_policy(settings)
+        copy = PolicyCopy(path).read()
+        if copy is None:
             raise
-        check_policy(copy)  # the gateway starts from that, and says what is wrong
+        _load_policy(copy, path)  # the gateway starts from that, and says what is wrong
     return settings
 
 
@@ -89,13 +92,19 @@ def check_policy(path: Path) -> Any:
     Raises:
         click.ClickException: It cannot be put in force; the message has every problem and its line.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}. Name one with --policy FILE.") from None
+    return _load_policy(content, path)
+
+
+def _load_policy(content: bytes, path: Path) -> Any:
     from policies.document import PolicyFileError
     from policies.loader import load
 
     try:
-        return load(path.read_bytes(), str(path))
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be read: {error.strerror}. Name one with --policy FILE.") from None
+        return load(content, str(path))
     except PolicyFileError as error:
         raise click.ClickException(str(error)) from None
 

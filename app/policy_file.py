@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from app.policy_copy import PolicyCopy
 from policies.document import MAX_BYTES, PolicyFileError, Problem
 from policies.loader import load
 from router.engine import DeploymentRefused, Engine
@@ -57,7 +57,7 @@ class PolicyFile:
 
     def __init__(self, path: Path, last_good: Path, engine: Engine, now: Callable[[], datetime]) -> None:
         self.path = path
-        self._last_good = last_good
+        self._copy = PolicyCopy(last_good)
         self._engine = engine
         self._now = now
         self._state: PolicyFileState | None = None
@@ -75,20 +75,30 @@ class PolicyFile:
         Models that cannot be opened do not stop it.
 
         Raises:
-            PolicyFileError: There is no valid file, and nothing was in force before.
+            PolicyFileError: There is no valid file, and nothing valid was in force before.
         """
-        copy = _read(self._last_good) if self._last_good.is_file() else None
+        copy = await asyncio.to_thread(self._copy.read)
         try:
             content = _read(self.path)
             await self._put_in_force(content, must_open=copy not in (None, content))
         except (PolicyFileError, DeploymentRefused) as error:
             if copy is None:
                 raise
-            problems = error.problems if isinstance(error, PolicyFileError) else _refused(error)
-            log.warning("starting from %s, since %s is no good", self._last_good, self.path)
+            await self._start_from(copy, error)
+
+    async def _start_from(self, copy: bytes, error: PolicyFileError | DeploymentRefused) -> None:
+        """Starts from what was in force last, because of an error in the file."""
+        log.warning("starting from %s, since %s is no good", self._copy.path, self.path)
+        try:
             await self._put_in_force(copy, must_open=False)
-            self._seen = None
-            self._complain(problems)
+        except PolicyFileError:  # another version of this software may have kept it
+            if isinstance(error, PolicyFileError):
+                raise error from None
+            log.warning("%s is no good either", self._copy.path)
+            await self._put_in_force(_read(self.path), must_open=False)
+            return
+        self._seen = None
+        self._complain(error.problems if isinstance(error, PolicyFileError) else _refused(error))
 
     async def watch(self) -> None:
         """Follows the file for ever. Editors replace it, Kubernetes swaps a symlink above it: its folder is watched."""
@@ -106,6 +116,10 @@ class PolicyFile:
 
     async def look(self) -> None:
         """Reads the file again, and puts it in force if it is another one and good."""
+        await self._look()
+        await self._keep()  # a disk that took no copy before may take one now
+
+    async def _look(self) -> None:
         try:
             seen, self._seen = self._seen, None
             content = _read(self.path)
@@ -130,21 +144,11 @@ class PolicyFile:
         deployment = await asyncio.to_thread(load, content, str(self.path))
         await self._engine.adopt(deployment, must_open=must_open)
         self._state = PolicyFileState(_digest(content), self._now(), content.decode())
-        await asyncio.to_thread(self._keep, content)
+        await self._keep()
         log.info("policy file %s is in force, generation %d", self.path, self._engine.snapshot.generation)
 
-    def _keep(self, content: bytes) -> None:
-        """Keeps a copy that is whole at any moment. A disk that does not take it costs the copy, no more."""
-        beside = self._last_good.with_suffix(".new")
-        try:
-            self._last_good.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._last_good)
-        except OSError as error:
-            log.warning("%s cannot be written (%s); a restart needs a good policy file", beside, error.strerror)
+    async def _keep(self) -> None:
+        await asyncio.to_thread(self._copy.keep, self.state.text.encode())
 
     def _complain(self, problems: tuple[Problem, ...]) -> None:
         if self.state.problems != problems:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from socket import socket
 from typing import Any, Self
@@ -32,6 +32,7 @@ class GatewayProcess:
         policy: The policy file.
         environment: Further environment variables.
         listener: A listening socket to hand over, instead of a free port.
+        within: A command that becomes the gateway in the end, such as `unshare --mount`.
 
     Attributes:
         url: Its base URL.
@@ -39,14 +40,16 @@ class GatewayProcess:
         http: A client for it.
     """
 
-    def __init__(self, policy: Path, environment: Mapping[str, str], listener: socket | None = None) -> None:
+    def __init__(
+        self, policy: Path, environment: Mapping[str, str], listener: socket | None = None, within: Sequence[str] = ()
+    ) -> None:
         self.policy = policy
         # Not beside the policy file: what it writes there would wake the very watcher that the tests wait for.
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self._state = tempfile.TemporaryDirectory(prefix="hybrid-router-state-")
         where = ["--port", "0"] if listener is None else ["--fd", str(listener.fileno())]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", *where, "--policy", str(policy)],
+            [*within, sys.executable, "-m", "app", "serve", *where, "--policy", str(policy)],
             pass_fds=[] if listener is None else [listener.fileno()],
             cwd=ROOT,
             env=os.environ

@@ -88,3 +88,80 @@ def test_a_full_disk_and_one_that_became_read_only_stop_nothing(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+IS_KILLED_AT_EVERY_CALL = """
+import os, shutil, signal, sys
+from datetime import date
+from pathlib import Path
+from router.ledger import Ledger
+
+folder, today = Path(sys.argv[1]) / "budgets", date(2026, 11, 24)
+
+
+def session(charges):
+    ledger = Ledger(folder)
+    account = ledger.open("cloud")
+    for _ in range(charges):
+        account.charge(1.0, today)
+    descriptor = account.begin_sync()
+    if descriptor is not None:
+        os.fdatasync(descriptor)
+        os.close(descriptor)
+        account.end_sync(None)
+    account.charge(1.0, today)
+    ledger.close()
+
+
+def is_killed_at(number):
+    # In a process of its own; True if it was over before that call.
+    child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def count(frame, event, argument):
+            nonlocal calls
+            if event in ("c_call", "c_return", "c_exception"):
+                calls += 1
+                if calls > number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(count)
+        session(2)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def found():
+    ledger = Ledger(folder)
+    spent = ledger.open("cloud").spending.this_month_usd(today)
+    ledger.close()
+    assert not ledger.problems, ledger.problems
+    return spent
+
+
+for had in (0, 3):
+    last, number = had, 0
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if had:
+            session(2)
+        over = is_killed_at(number)
+        spent = found()
+        assert had <= last <= spent <= had + 3, (number, last, spent)  # what was charged by an earlier call is there
+        last, number = spent, number + 1
+        if over:
+            break
+    assert number > 50 and last == had + 3, (number, last)
+"""
+
+
+def test_a_process_that_is_killed_at_any_call_leaves_books_that_can_be_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IS_KILLED_AT_EVERY_CALL, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
