@@ -172,13 +172,16 @@ class HttpChannel:
             await self._renew(self._connections)
         connections = self._connections
         transport = connections.take()
+        whole = False
         try:
             async with asyncio.timeout(seconds):
                 response = await transport.handle_async_request(request)
                 try:
-                    return Answer(response.status_code, response.headers, await _whole(response))
+                    answer = Answer(response.status_code, response.headers, await _whole(response))
                 finally:
                     await response.aclose()
+            whole = True
+            return answer
         except (httpx.TimeoutException, TimeoutError):
             raise BackendTimeout("The server did not answer in time.") from None
         except httpx.HTTPError as error:
@@ -187,7 +190,7 @@ class HttpChannel:
                 raise BackendLost(f"{request.url.host} was lost: {detail}") from error
             raise BackendUnavailable(f"{request.url.host} cannot be reached: {detail}") from error
         finally:
-            await connections.give_back(transport)
+            await connections.give_back(transport, whole=whole)
 
     def _new(self) -> Connections:
         return OneByOne() if self._tls is None else Shared(self._tls)

@@ -37,8 +37,8 @@ class Connections(Protocol):
         """
         ...
 
-    async def give_back(self, transport: httpx.AsyncHTTPTransport) -> None:
-        """The exchange has ended, however it did."""
+    async def give_back(self, transport: httpx.AsyncHTTPTransport, *, whole: bool) -> None:
+        """The exchange has ended, however it did; `whole` if it got its answer."""
         ...
 
     async def retire(self) -> None:
@@ -77,10 +77,13 @@ class OneByOne:
             verify=self._tls, limits=httpx.Limits(max_connections=1, keepalive_expiry=KEPT_S), trust_env=False
         )
 
-    async def give_back(self, transport: httpx.AsyncHTTPTransport) -> None:
-        """Keeps it, and closes those that nobody has used for long."""
+    async def give_back(self, transport: httpx.AsyncHTTPTransport, *, whole: bool) -> None:
+        """Keeps it, and closes those that nobody has used for long.
+
+        One whose exchange was broken off is closed: what httpcore knows of its connection may be wrong from then on.
+        """
         self._taken -= 1
-        if self._retired:
+        if self._retired or not whole:
             return await transport.aclose()
         now = time.monotonic()
         self._idle.append((now, transport))
@@ -119,7 +122,7 @@ class Shared:
         self._under_way += 1
         return self._transport
 
-    async def give_back(self, transport: httpx.AsyncHTTPTransport) -> None:
+    async def give_back(self, transport: httpx.AsyncHTTPTransport, *, whole: bool) -> None:
         """Closes it after the last exchange, once it is retired."""
         self._under_way -= 1
         await self._close_if_over()
