@@ -48,14 +48,18 @@ class HangUp:
 class HangUps:
     """The requests under way whose clients may hang up."""
 
-    __slots__ = ("_lingering",)
+    __slots__ = ("_lingering", "_loop")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lingering: Lingering[HangUp] = Lingering(HangUp.listen)
 
     def watch(self, receive: Receive) -> HangUp:
         """Watches the current task's request, whose body was read, until `forget`."""
-        task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:  # kept, since up to Python 3.11 each look for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None, "a server runs each request in a task"
         hang_up = HangUp(task, receive)
         self._lingering.enter(hang_up)

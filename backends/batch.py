@@ -69,14 +69,22 @@ class Member:
 
     __slots__ = ("answer", "asked", "deadline", "inputs", "rows", "size")
 
-    def __init__(self, inputs: Tensors, rows: int, size: int, deadline: float, asked: float) -> None:
+    def __init__(
+        self,
+        inputs: Tensors,
+        rows: int,
+        size: int,
+        deadline: float,
+        asked: float,
+        answer: asyncio.Future[Reply | BackendError],
+    ) -> None:
         self.inputs = inputs
         self.rows = rows
         self.size = size
         self.deadline = deadline
         self.asked = asked
         # An error is a value here: an exception that nobody fetches, as of a caller who just left, would be logged.
-        self.answer: asyncio.Future[Reply | BackendError] = asyncio.get_running_loop().create_future()
+        self.answer = answer
 
 
 Answered = tuple[Member, Reply | BackendError]

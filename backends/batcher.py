@@ -76,7 +76,8 @@ class Batcher:
             BackendTimeout: The deadline passed first.
             BackendError: The run failed on these inputs.
         """
-        member = Member(inputs, rows, size, deadline, self._clock())
+        answered = asyncio.get_running_loop().create_future()
+        member = Member(inputs, rows, size, deadline, self._clock(), answered)
         self._queue.put(member)
         if self._under_way is None:
             self._begin()

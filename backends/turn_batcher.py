@@ -16,7 +16,7 @@ from router.types import Reply
 
 
 class TurnBatcher:
-    """Runs one model on the event loop, several requests at a time where they come together.
+    """Runs one model on the event loop (always the same), several requests at a time where they come together.
 
     Args:
         run: Runs the model.
@@ -24,9 +24,10 @@ class TurnBatcher:
         clock: Gives monotonic seconds.
     """
 
-    __slots__ = ("_clock", "_crowded", "_due", "_gathered", "_queue", "_run")
+    __slots__ = ("_clock", "_crowded", "_due", "_gathered", "_loop", "_queue", "_run")
 
     def __init__(self, run: Run, bounds: Bounds, clock: Callable[[], float]) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._run = run
         self._clock = clock
         self._queue = Queue(bounds, clock)
@@ -54,7 +55,7 @@ class TurnBatcher:
             BackendTimeout: The deadline passed first.
             BackendError: The run failed on these inputs.
         """
-        member = Member(inputs, rows, size, deadline, self._clock())
+        member = Member(inputs, rows, size, deadline, self._clock(), self._running_loop().create_future())
         self._queue.put(member)
         self._gathered += 1
         if not self._due:
@@ -66,7 +67,13 @@ class TurnBatcher:
 
     def _end_turn_later(self) -> None:
         self._due = True
-        asyncio.get_running_loop().call_soon(self._end_turn)
+        self._running_loop().call_soon(self._end_turn)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that all requests come on: kept, since up to Python 3.11 each look for it is a system call."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _end_turn(self) -> None:
         self._due = False

@@ -37,15 +37,16 @@ class _Limit:
 
     def start(self) -> None:
         """Sets the timer."""
-        self.timer = asyncio.get_running_loop().call_at(self.when, self.expire)
+        self.timer = self.task.get_loop().call_at(self.when, self.expire)
 
 
 class TimeLimits:
-    """The limits of what is awaited through it, which can be brought forward together."""
+    """The limits of what is awaited through it, on one event loop, which can be brought forward together."""
 
-    __slots__ = ("_lingering", "_pending")
+    __slots__ = ("_lingering", "_loop", "_pending")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lingering: Lingering[_Limit] = Lingering(_Limit.start)
         self._pending: dict[_Limit, None] = {}
 
@@ -82,9 +83,12 @@ class TimeLimits:
             limit.expire()
 
     def _enter(self, seconds: float) -> _Limit:
-        task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:  # kept, since up to Python 3.11 each look for it is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None, "only a task can wait"
-        limit = _Limit(task, task.get_loop().time() + seconds)
+        limit = _Limit(task, loop.time() + seconds)
         self._pending[limit] = None
         if seconds > 2 * GRACE_S:
             self._lingering.enter(limit)
