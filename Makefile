@@ -35,10 +35,15 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run
+bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run: half an hour, a third of it the soak
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.peers
+	$(BIN)/python -m tests.perf.through_triton
+	$(BIN)/python -m tests.perf.decision
+	$(BIN)/python -m tests.perf.batching
+	$(BIN)/python -m tests.perf.idle_connections
 	$(BIN)/python -m tests.perf.slow_device
+	$(BIN)/python -m tests.perf.soak
 
 fuzz: .venv/dev.stamp  ## look for input that the decoder chokes on, for FUZZ_S=60 seconds; findings go into fuzz/
 	$(PIP) install 'atheris>=3,<4'

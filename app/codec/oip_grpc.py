@@ -15,7 +15,8 @@ from tritonclient.grpc import service_pb2
 
 from app.codec.facts import FACT_HEADERS, MAX_DEADLINE_MS, by_name, make_request
 from app.codec.oip import ROUTING
-from app.codec.protobuf_tensors import tensor_from_contents, tensor_from_raw
+from app.codec.protobuf_tensors import tensor_from_contents
+from app.codec.raw_tensors import tensor_from_raw
 from app.codec.route_parameters import route_parameters
 from app.oip_views import model_spec
 from backends.oip import datatype, encode_raw
@@ -145,7 +146,7 @@ def _tensor(tensor: Any, raw: bytes | None, spec: ModelSpec) -> Tensor:
         return tensor_from_contents(tensor.contents, declared.dtype, tensor.shape, field)
     if tensor.HasField("contents"):
         raise InvalidTensor(f"{field} has contents beside raw_input_contents; send one of the two.", field=field)
-    return tensor_from_raw(raw, declared.dtype, tensor.shape, field)
+    return tensor_from_raw(raw, 0, len(raw), declared.dtype, tensor.shape, field)
 
 
 def _wanted(output: Any, spec: ModelSpec) -> str:

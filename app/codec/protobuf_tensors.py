@@ -1,7 +1,6 @@
-"""Tensors from protobuf messages: raw bytes, or the typed lists of `InferTensorContents`.
+"""Tensors from the typed lists of protobuf's `InferTensorContents`.
 
-- Raw numbers become views over the bytes that they came in; nothing is copied.
-- A shape is held against the elements that are there before anything is allocated; a claim alone costs nothing.
+A shape is held against the elements that are there before anything is allocated; a claim alone costs nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from app.codec.json_tensors import check_size
 from router.errors import InvalidTensor
 from router.model import DTYPES, Tensor
 
-LENGTH_BYTES = 4
-"""Before each element of BYTES stands its length, a little-endian u32."""
-
 _CONTENTS: Final = {
     "bool": "bool_contents",
     **{f"int{bits}": "int_contents" for bits in (8, 16, 32)},
@@ -29,30 +25,6 @@ _CONTENTS: Final = {
     "string": "bytes_contents",
 }
 """Where the elements of a dtype stand. A 16-bit float has no such place and always comes raw."""
-
-
-def tensor_from_raw(raw: bytes, dtype: str, shape: Sequence[int], field: str) -> Tensor:
-    """Raw elements, little-endian and row-major, as a tensor; of BYTES, each with its length as u32 before it.
-
-    Args:
-        raw: The elements.
-        dtype: A key of `DTYPES`.
-        shape: What the caller says of it.
-        field: Its name in errors.
-
-    Raises:
-        InvalidTensor: The shape is not possible, or the bytes are not that many elements.
-    """
-    if dtype == "string":
-        return _texts_from_raw(raw, shape, field)
-    size = DTYPES[dtype].itemsize
-    if len(raw) % size:
-        raise InvalidTensor(f"{field} has {len(raw)} bytes, not a whole number of {dtype}.", field=field)
-    check_size(shape, len(raw) // size, field)
-    tensor = np.frombuffer(raw, dtype=DTYPES[dtype])
-    if dtype == "bool" and tensor.view(np.uint8).max() > 1:
-        raise InvalidTensor(f"{field} holds a byte that is neither 0 nor 1; it must be bool.", field=field)
-    return tensor.reshape(shape)
 
 
 def tensor_from_contents(contents: Any, dtype: str, shape: Sequence[int], field: str) -> Tensor:
@@ -89,19 +61,6 @@ def _array(values: Any, dtype: str, field: str) -> Tensor:
     if wide.min() < limits.min or wide.max() > limits.max:
         raise InvalidTensor(f"{field} holds a number that does not fit {dtype}.", field=field)
     return wide.astype(wanted)
-
-
-def _texts_from_raw(raw: bytes, shape: Sequence[int], field: str) -> Tensor:
-    items: list[bytes] = []
-    at = 0
-    while at < len(raw):
-        start = at + LENGTH_BYTES
-        at = start + int.from_bytes(raw[at:start], "little")
-        if at > len(raw):
-            raise InvalidTensor(f"{field} ends in the middle of element {len(items)}.", field=field)
-        items.append(raw[start:at])
-    check_size(shape, len(items), field)
-    return _objects(items).reshape(shape)
 
 
 def _objects(items: list[bytes]) -> Tensor:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from app.codec.json_tensors import MAX_RANK
-from app.codec.protobuf_tensors import tensor_from_contents, tensor_from_raw
+from app.codec.protobuf_tensors import tensor_from_contents
+from app.codec.raw_tensors import tensor_from_raw
 from backends.oip import encode_raw
 from router.errors import InvalidTensor
 from router.model import DTYPES, Tensor
@@ -38,7 +39,7 @@ TYPED = {
 
 
 def raw(content: bytes, dtype: str, shape: Sequence[int]) -> Tensor:
-    return tensor_from_raw(content, dtype, shape, "inputs.x")
+    return tensor_from_raw(content, 0, len(content), dtype, shape, "inputs.x")
 
 
 def typed(dtype: str, shape: Sequence[int], **lists: Any) -> Tensor:
