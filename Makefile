@@ -37,6 +37,7 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 
 bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run: half an hour, a third of it the soak
 	$(BIN)/python -m tests.perf.hot_path
+	$(BIN)/python -m tests.perf.parts
 	$(BIN)/python -m tests.perf.peers
 	$(BIN)/python -m tests.perf.through_triton
 	$(BIN)/python -m tests.perf.decision

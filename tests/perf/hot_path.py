@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[2]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 16
 
-_PIXELS = [round(0.015 * column, 3) for column in range(64)]
-_BODIES = {
-    "native": json.dumps({"model": "digits", "inputs": {"pixels": [_PIXELS]}, "data_class": "phi"}),
+PIXELS = [round(0.015 * column, 3) for column in range(64)]
+BODIES = {
+    "native": json.dumps({"model": "digits", "inputs": {"pixels": [PIXELS]}, "data_class": "phi"}),
     "oip": json.dumps(
         {
-            "inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": _PIXELS}],
+            "inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": PIXELS}],
             "parameters": {"data_class": "phi"},
         }
     ),
@@ -52,12 +52,12 @@ class Subject:
 SUBJECTS = (
     Subject("bare ASGI, does nothing", "tests.perf.nothing:bare", "/"),
     Subject("FastAPI route, does nothing", "tests.perf.nothing:fastapi", "/"),
-    Subject("hybrid-router /infer (JSON, edge model)", "tests.perf.nothing:gateway", "/infer", _BODIES["native"]),
+    Subject("hybrid-router /infer (JSON, edge model)", "tests.perf.nothing:gateway", "/infer", BODIES["native"]),
     Subject(
         "hybrid-router OIP (JSON, edge model)",
         "tests.perf.nothing:gateway",
         "/v2/models/digits/infer",
-        _BODIES["oip"],
+        BODIES["oip"],
     ),
 )
 
