@@ -14,7 +14,7 @@ PACKAGES = ("app", "backends", "planning", "policies", "router")
 READERS = {
     "app/gateway.py": "makes the process: the date that budgets count by, and times that only people read",
     "backends/onnx_cache.py": "which of the files goes first when there are too many: a wrong one is made again",
-    "backends/versions.py": "whether a file is another than before: its times are compared with each other, never with now",
+    "backends/versions.py": "whether a file is another than before: its times are held against each other only",
     "planning/bench/conduct.py": "when a measurement was made, for people to read",
 }
 """Whoever reads the wall clock, and why that decides nothing."""
