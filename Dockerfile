@@ -14,7 +14,7 @@ RUN apt-get update \
 WORKDIR /src
 COPY requirements.lock ./
 RUN python3 -m venv /opt/hybrid-router \
-    && /opt/hybrid-router/bin/pip install --no-compile --require-hashes --only-binary :all: -r requirements.lock
+    && /opt/hybrid-router/bin/pip install --no-compile --no-deps --require-hashes --only-binary :all: -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY app app
 COPY router router

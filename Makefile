@@ -74,13 +74,13 @@ help:
 
 .venv/runtime.stamp: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the gateway into .venv ..."
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
 	@echo "Installing what the tests need into .venv ..."
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # A machine that cannot have Triton still runs the gateway, so this says what is wrong and goes on.
@@ -100,5 +100,5 @@ help:
 	@[ -n "$(CLOUD_PYTHON)" ] || { echo "The peers need Python 3.11 or 3.12 (make CLOUD_PYTHON=...)"; exit 1; }
 	@echo "Installing $* into .venv-peers/$* ..."
 	@$(CLOUD_PYTHON) -m venv .venv-peers/$*
-	@.venv-peers/$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@.venv-peers/$*/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r $<
 	@touch $@
