@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app import client
 from app.device_command import device
 from app.models_command import models
+from app.policy_command import check_policy, load_policy, policy
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from conformance.command import conformance
 from drills.command import drill
@@ -76,7 +77,7 @@ def make_settings(**given: Any) -> Settings:
         copy = PolicyCopy(path).read()
         if copy is None:
             raise
-        _load_policy(copy, path)  # the gateway starts from that, and says what is wrong
+        load_policy(copy, path)  # the gateway starts from that, and says what is wrong
     return settings
 
 
@@ -84,29 +85,6 @@ def _setting_problem(problem: Any) -> str:
     name = ".".join(map(str, problem["loc"])).upper()
     sentence = problem["msg"].removeprefix("Value error, ")
     return f"HYBRID_ROUTER_{name}: {sentence}" if name else sentence
-
-
-def check_policy(path: Path) -> Any:
-    """The deployment that a policy file describes.
-
-    Raises:
-        click.ClickException: It cannot be put in force; the message has every problem and its line.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be read: {error.strerror}. Name one with --policy FILE.") from None
-    return _load_policy(content, path)
-
-
-def _load_policy(content: bytes, path: Path) -> Any:
-    from policies.document import PolicyFileError
-    from policies.loader import load
-
-    try:
-        return load(content, str(path))
-    except PolicyFileError as error:
-        raise click.ClickException(str(error)) from None
 
 
 @contextmanager
@@ -196,44 +174,6 @@ def cloud(grpc_port: int, http_port: int, metrics_port: int, repository: Path | 
         return
 
 
-@main.group()
-def policy() -> None:
-    """Check policy files, and help editors to."""
-
-
-@policy.command()
-@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_POLICY)
-@click.option("--open", "models_dir", type=click.Path(path_type=Path), help="Also open the models in this folder.")
-def check(file: Path, models_dir: Path | None) -> None:
-    """Say what is wrong with FILE, line by line, or what it would put in force. Exits with 1 if it is not valid.
-
-    With --open DIRECTORY every model is opened as the gateway would; servers are not contacted.
-    """
-    deployment = check_policy(file)
-    if models_dir is not None:
-        from app.trial import trial_problems
-
-        problems = trial_problems(deployment, models_dir)
-        if problems:
-            raise click.ClickException("\n".join(problems))
-    click.echo(f"{file} is valid.")
-    for name, model in deployment.models.items():
-        where = ", ".join(f"{variant.label} on {backend}" for backend, variant in model.variants.items())
-        click.echo(f"  model {name}: {where}")
-    for rule in deployment.routes:
-        click.echo(f"  model {rule.model}, data class {rule.data_class}: policy {rule.policy}")
-
-
-@policy.command()
-def schema() -> None:
-    """Print the JSON Schema of policy files, for editors that complete and check YAML."""
-    import orjson
-
-    from policies.schema import json_schema
-
-    click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
-
-
 main.add_command(advise)
 main.add_command(bench)
 main.add_command(conformance)
@@ -242,4 +182,5 @@ main.add_command(drill)
 main.add_command(client.infer)
 main.add_command(client.status)
 main.add_command(models)
+main.add_command(policy)
 main.add_command(tco)

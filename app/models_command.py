@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from app.policy_command import check_policy
 from app.settings import DEFAULT_MODELS, DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from app.model_profile import Profile
     from app.model_quantize import Result
-    from router.deployment import Deployment
 
 MODEL_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 DATA_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -113,12 +113,11 @@ def _file_profiles(file: Path, rows: int, runs: int, threads: int) -> list[tuple
 
 
 def _variant_profiles(name: str, policy: Path, models_dir: Path, rows: int, runs: int) -> list[tuple[str, Profile]]:
-    from app.cli import check_policy
     from app.model_profile import profile_file, profile_variant
     from backends.onnx import OnnxOptions, OnnxVariant
     from backends.registry import backend_maker
 
-    deployment: Deployment = check_policy(policy)
+    deployment = check_policy(policy)
     entry = deployment.models.get(name)
     if entry is None:
         raise click.ClickException(f"{policy} has no model {name!r}; it has {', '.join(deployment.models)}.")

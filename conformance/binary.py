@@ -10,6 +10,7 @@ import grpc
 import httpx
 import orjson
 
+from conformance.check import Check, Level
 from conformance.inference import agree
 from conformance.refusals import refused
 from conformance.rest import (
@@ -28,7 +29,7 @@ from conformance.rest import (
 )
 from conformance.rpc import Rpc, raw_request, said, typed_request
 from conformance.tensors import Model, samples
-from conformance.verdict import Check, Fails, Level, NotOffered, NotTried
+from conformance.verdict import Fails, NotOffered, NotTried
 
 NOT_IN_USE = (415, 501)
 """Statuses of a server that says that it knows no such encoding."""

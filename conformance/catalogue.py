@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance import binary, extensions, health, inference, manners, refusals
-from conformance.verdict import Check
+from conformance.check import Check
 
 CHECKS: tuple[Check, ...] = (
     *health.CHECKS,

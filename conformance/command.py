@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from conformance.check import Row
     from conformance.rest import Rest
-    from conformance.verdict import Row
 
 NOT_CHECKED = 2
 

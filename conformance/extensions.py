@@ -12,11 +12,12 @@ import orjson
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
 
+from conformance.check import Check, Level
 from conformance.inference import agree
 from conformance.rest import Rest, excerpt, model_path
 from conformance.rpc import Rpc, raw_request, rpc_answer, said
 from conformance.tensors import Model, samples
-from conformance.verdict import Check, Fails, Level, NotOffered
+from conformance.verdict import Fails, NotOffered
 
 ABSENT = (404, 405, 501)
 """Statuses of a path that a server does not have."""

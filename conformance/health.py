@@ -5,10 +5,11 @@ from __future__ import annotations
 import httpx
 from tritonclient.grpc import service_pb2 as pb
 
+from conformance.check import Check, Level
 from conformance.rest import Rest, excerpt, json_of, model_of, model_path
 from conformance.rpc import Rpc, rpc_model
 from conformance.tensors import DTYPES, Model, a_version
-from conformance.verdict import Check, Fails, Level
+from conformance.verdict import Fails
 
 
 def _yes(response: httpx.Response) -> None:

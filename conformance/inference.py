@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import grpc
 
+from conformance.check import Check, Level
 from conformance.rest import Answer, Rest, answer_of, excerpt, plain_input, plain_request
 from conformance.rpc import Rpc, RpcAnswer, raw_request, said, typed_request
 from conformance.tensors import Model, Tensor, a_version, differ, samples
-from conformance.verdict import Check, Fails, Level, NotTried
+from conformance.verdict import Fails, NotTried
 
 ROWS = 3
 IDENTIFIER = "conformance-7"

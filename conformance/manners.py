@@ -5,11 +5,12 @@ from __future__ import annotations
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
+from conformance.check import Check, Level
 from conformance.refusals import NOWHERE, WRONG, ask_nowhere, refused
 from conformance.rest import Rest, excerpt, model_path, plain_request
 from conformance.rpc import Rpc, raw_request, refusal, said
 from conformance.tensors import samples
-from conformance.verdict import Check, Fails, Level, NotTried
+from conformance.verdict import Fails, NotTried
 
 LARGE_MESSAGE = 32 * 1024 * 1024
 BRIEF_S = 1e-3

@@ -14,10 +14,11 @@ import grpc
 import httpx
 from tritonclient.grpc import service_pb2 as pb
 
+from conformance.check import Check, Level
 from conformance.rest import Rest, excerpt, json_of, model_path, plain_request
 from conformance.rpc import Rpc, raw_request, refusal, said, typed_request
 from conformance.tensors import DTYPES, Model, Spec, Tensor, a_version, sample, samples
-from conformance.verdict import Check, Fails, Level, NotTried
+from conformance.verdict import Fails, NotTried
 
 NOWHERE = Model("no_such_model", (), (), ())
 NO_VERSION = "987654"

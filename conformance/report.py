@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from conformance.verdict import Row, Status, Verdict
+from conformance.check import Row
+from conformance.verdict import Status, Verdict
 
 NARROWEST = 60
 INDENT = "    "

@@ -8,9 +8,10 @@ from typing import TypeVar
 import grpc
 import httpx
 
+from conformance.check import Check, Row
 from conformance.rest import Rest
 from conformance.rpc import Rpc, said
-from conformance.verdict import Check, Ended, Row, Status, Verdict
+from conformance.verdict import Ended, Status, Verdict
 
 Side = TypeVar("Side", Rest, Rpc)
 

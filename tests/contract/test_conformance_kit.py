@@ -11,12 +11,13 @@ import pytest
 
 from conformance import extensions, manners
 from conformance.catalogue import CHECKS
+from conformance.check import Row
 from conformance.discovery import Unreachable, find_rest, find_rpc
 from conformance.refusals import WRONG
 from conformance.rest import Rest
 from conformance.rpc import CHANNEL_OPTIONS, Rpc
 from conformance.run import run
-from conformance.verdict import Row, Status, Verdict
+from conformance.verdict import Status, Verdict
 from tests.contract.oip_server import SUM, RestServer
 from tests.contract.oip_servicer import rpc_server
 from tests.peers.conformance_table import DOCUMENT, checks_block

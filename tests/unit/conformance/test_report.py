@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from conformance.check import Check, Level, Row
 from conformance.report import as_json, conforms, summary, table
-from conformance.verdict import Check, Level, Row, Status, Verdict
+from conformance.verdict import Status, Verdict
 
 NEEDED, WISHED = Check("needed", "It is.", Level.REQUIRED), Check("wished", "It would be.", Level.EXTENSION)
 PASS, FAIL = Verdict(Status.PASS, "a note"), Verdict(Status.FAIL, "it was not so")
