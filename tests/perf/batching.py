@@ -20,13 +20,13 @@ import onnx
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
+from backends.image import preprocess
 from backends.registry import backend_maker
 from policies.loader import load
 from router.engine import Engine
 from router.errors import RouterError
 from router.ledger import Ledger
-from router.model import ImageSpec, ModelSpec, Tensor
-from router.types import EncodedImage, InferenceRequest, nbytes
+from router.types import InferenceRequest, nbytes
 from tests.perf.decision import Silent
 
 WIDTH, LAYERS = 2048, 12
@@ -69,9 +69,6 @@ def save_perceptron(file: Path) -> None:
 
 async def measure(folder: Path, rows: int, clients: int, seconds: float) -> tuple[float, float, float, float]:
     """Seconds at P50 and at P99, requests per second that were answered and that were refused."""
-
-    def preprocess(image: EncodedImage, spec: ImageSpec, model: ModelSpec) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     engine = Engine(
         make_backend=backend_maker(folder),

@@ -19,13 +19,14 @@ from typing import Any
 import click
 import numpy as np
 
+from backends.image import preprocess
 from policies.loader import load
 from router.deployment import BackendEntry, Deployment
 from router.engine import Engine
 from router.ledger import Ledger
-from router.model import ImageSpec, ModelSpec, Tensor
+from router.model import ModelSpec
 from router.ports import Call
-from router.types import EncodedImage, InferenceRequest, Reply, nbytes
+from router.types import InferenceRequest, Reply, nbytes
 
 HEAD = """
 version: 1
@@ -98,9 +99,6 @@ async def measure(count: int, rounds: int, calls: int, folder: Path) -> list[flo
 
     def make_backend(entry: BackendEntry) -> Any:
         return Instant()
-
-    def preprocess(image: EncodedImage, spec: ImageSpec, model: ModelSpec) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     clock = time.perf_counter
     engine = Engine(
