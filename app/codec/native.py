@@ -61,6 +61,11 @@ def decode(
     if media_type == b"application/json":
         refuse_facts_in_query(query)
         parsed = _parse(body)
+        if "data_class" in parsed.parameters:  # where the Open Inference Protocol has it, and unheard here
+            raise InvalidField(
+                "data_class stands beside parameters here, not in them, or in the header X-Data-Class.",
+                field="data_class",
+            )
         spec = engine.model(parsed.model).spec
         tensors = {name: _tensor(raw, spec.inputs.get(name), f"inputs.{name}") for name, raw in parsed.inputs.items()}
         spec.check_inputs(tensors)

@@ -61,6 +61,7 @@ class InputTensor(msgspec.Struct):
     datatype: str
     data: msgspec.Raw = msgspec.Raw(b"")
     parameters: InputParameters | None = None
+    data_class: msgspec.Raw = msgspec.Raw(b"")
 
 
 class RequestedOutput(msgspec.Struct):
@@ -68,6 +69,7 @@ class RequestedOutput(msgspec.Struct):
 
     name: str
     parameters: OutputParameters | None = None
+    data_class: msgspec.Raw = msgspec.Raw(b"")
 
 
 class OipBody(msgspec.Struct):
@@ -107,6 +109,7 @@ def decode(
     at = len(body) if length is None else int(length)
     tensors: dict[str, Tensor] = {}
     for tensor in parsed.inputs:
+        _refuse_data_class(tensor)
         start, at = at, at + _binary_size(tensor, at, len(body), binary=length is not None)
         tensors[tensor.name] = _tensor(tensor, spec, body, start, at)
     if len(tensors) != len(parsed.inputs):
@@ -278,6 +281,7 @@ def _wanted(parsed: OipBody, spec: ModelSpec) -> Wanted:
     wanted: dict[str, bool] = {}
     for output in parsed.outputs:
         name, parameters = output.name, output.parameters
+        _refuse_data_class(output)
         if name not in spec.outputs:
             known = ", ".join(spec.outputs)
             raise InvalidField(f"{spec.name} has no output {name[:100]!r}; it has {known}.", field="outputs")
@@ -300,12 +304,15 @@ def _wanted(parsed: OipBody, spec: ModelSpec) -> Wanted:
 
 def _check(field: str, parameters: InputParameters | OutputParameters) -> None:
     """Refuses what is said of one tensor and must not be ignored."""
-    if bytes(parameters.data_class):
-        raise InvalidField(
-            "data_class belongs into the parameters of the request, not of a tensor.", field="data_class"
-        )
+    _refuse_data_class(parameters)
     if bytes(parameters.shared_memory_region):
         raise Unsupported(f"{field} is in shared memory, which is not supported; send and take it in the message.")
+
+
+def _refuse_data_class(part: InputTensor | RequestedOutput | InputParameters | OutputParameters) -> None:
+    """Refuses a data class where none is read: unheard, it would protect nothing."""
+    if bytes(part.data_class):
+        raise InvalidField("data_class belongs into the request's parameters, not to a tensor.", field="data_class")
 
 
 def _parameter(parameters: Parameters, name: str, kind: type) -> Any:

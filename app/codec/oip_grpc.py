@@ -2,7 +2,7 @@
 
 - The inputs of a request come in one form: all of them raw, or all of them as typed contents.
 - Outputs go out raw, whatever the inputs were, as Triton's do.
-- A request's deadline is never later than the one of the call that brought it.
+- A request's deadline is never later than the one of the unary call that brought it.
 """
 
 from __future__ import annotations
@@ -47,16 +47,24 @@ def fact_headers(metadata: Metadata) -> dict[bytes, bytes]:
     return by_name(found) if found else {}
 
 
+_DATA_CLASS = b"\n\ndata_class"
+"""The key of a parameter of that name, as protobuf writes it: field 1, ten bytes long."""
+
+
 def parse(kind: Any, body: bytes) -> Any:
     """The message of a kind that the bytes are.
 
     Raises:
         MalformedBody: They are none.
+        InvalidField: They name a data class twice, of which protobuf keeps the last without a word.
     """
     try:
-        return kind.FromString(body)
+        message = kind.FromString(body)
     except DecodeError as error:
         raise MalformedBody(f"The message is not a {kind.DESCRIPTOR.name}: {str(error)[:200]}.") from error
+    if body.count(_DATA_CLASS) > 1 and message.ByteSize() != len(body):
+        raise InvalidField("data_class is given twice.", field="data_class")
+    return message
 
 
 def decode(

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 
 import pytest
+from tritonclient.grpc import service_pb2
 
-from app.codec import native, oip
+from app.codec import native, oip, oip_grpc
 from app.codec.facts import by_name
 from router.engine import Engine
 from router.errors import InvalidField
@@ -52,6 +53,27 @@ def test_a_query_beside_a_json_body_is_refused(engine: Engine, query: bytes) -> 
 def test_one_beside_the_protocols_parameters_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidField):
         ask_oip(engine, OIP % '"data_class": "phi"')
+    for tensor in ('"inputs": [{"name": "x", "data_class": "phi"', '"outputs": [{"name": "y", "data_class": "phi"'):
+        body = (OIP % '"outputs": [{"name": "y"}]').replace(tensor.partition(",")[0], tensor)
+        assert "phi" in body
+        with pytest.raises(InvalidField):
+            ask_oip(engine, body)
+
+
+def test_one_among_the_parameters_of_our_own_route_is_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidField):
+        ask_native(engine, NATIVE % '"parameters": {"data_class": "phi"}')
+
+
+def test_one_given_twice_over_grpc_is_refused() -> None:
+    given = []
+    for data_class in ("phi", "unclassified"):
+        message = service_pb2.ModelInferRequest(model_name="one")
+        message.parameters["data_class"].string_param = data_class
+        given.append(message.SerializeToString())
+    assert oip_grpc.parse(service_pb2.ModelInferRequest, given[0]).model_name == "one"
+    with pytest.raises(InvalidField):
+        oip_grpc.parse(service_pb2.ModelInferRequest, b"".join(given).replace(b"\n\x03one", b"", 1))
 
 
 @pytest.mark.parametrize("query", [b"model=one&data_class=", b"model=one&data_class=phi&data_class=camera"])
