@@ -179,7 +179,9 @@ class World:
         return World(self.generation, replace(self.snapshot, incumbents=dict(incumbents)))
 
     def sensing(self, device: DeviceView) -> World:
-        """The same world with the device like this; what policies see of its targets is made anew."""
+        """The same world with the device like this; policies see its targets anew if its strain changed."""
+        if self.snapshot.targets and device.strain is self.snapshot.device.strain:
+            return World(self.generation, replace(self.snapshot, device=device))
         deployment = self.generation.deployment
         targets = {key: target.view(device.strain) for key, target in self.generation.targets.items()}
         models = {name: _model_view(deployment, name, targets) for name in deployment.models}

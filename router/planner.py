@@ -81,7 +81,11 @@ class Planner:
         if strain is not before:
             celsius = "unknown" if health.soc_c is None else f"{health.soc_c:.1f} °C"
             log.warning("the device is %s, after %s; its temperature is %s", strain.value, before.value, celsius)
-        self._replace(self.world.sensing(DeviceView(health, strain)))
+        world = self.world.sensing(DeviceView(health, strain))
+        if strain is before:
+            self.world = world  # plans follow from the strain, not from each reading
+        else:
+            self._replace(world)
 
     def ran_late(self, seconds: float) -> None:
         """Learns how late the latest look at the world was. What was long ago counts less and less."""

@@ -20,13 +20,14 @@ T = TypeVar("T")
 class _Limit:
     """One limit: whom it ends, and when on the loop's clock."""
 
-    __slots__ = ("cancelling", "expired", "task", "timer", "when")
+    __slots__ = ("_taken_back", "cancelling", "expired", "task", "timer", "when")
 
     def __init__(self, task: asyncio.Task[Any], when: float) -> None:
         self.task = task
         self.cancelling = task.cancelling()
         self.when = when
         self.expired = False
+        self._taken_back = False
         self.timer: asyncio.TimerHandle | None = None
 
     def expire(self) -> None:
@@ -34,6 +35,13 @@ class _Limit:
         if not self.expired:
             self.expired = True
             self.task.cancel()
+
+    def is_over(self) -> bool:
+        """Whether it expired; its cancellation is taken back, once."""
+        if self.expired and not self._taken_back:
+            self._taken_back = True
+            self.task.uncancel()
+        return self.expired
 
     def start(self) -> None:
         """Sets the timer."""
@@ -70,11 +78,12 @@ class TimeLimits:
         try:
             rest: T = await _go_on(steps, waits_for)
         except asyncio.CancelledError:
-            if limit.expired and limit.task.uncancel() <= limit.cancelling:
+            if limit.is_over() and limit.task.cancelling() <= limit.cancelling:
                 raise TimeoutError from None
             raise
         finally:
             self._leave(limit)
+            limit.is_over()  # what was awaited may have made something else of the cancellation
         return rest
 
     def expire_all(self) -> None:

@@ -109,3 +109,24 @@ async def test_tasks_and_groups_of_tasks_work_inside() -> None:
     with pytest.raises(TimeoutError):
         await TimeLimits().within(0.15, grouped())
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("ends_in", ["error", "value"])
+@in_virtual_time
+async def test_what_makes_something_else_of_its_cancellation_leaves_none_behind(ends_in: str) -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            if ends_in == "error":
+                raise ZeroDivisionError from None
+        return "value"
+
+    try:
+        result = await TimeLimits().within(0.2, stubborn())
+    except ZeroDivisionError:
+        result = "error"
+    assert result == ends_in
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
