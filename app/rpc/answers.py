@@ -39,6 +39,8 @@ def unary(method: Method, count_error: CountError = not_counted) -> Any:
     async def answer(body: bytes, context: Any) -> bytes:
         try:
             return await method(body, context)
+        except grpc.aio.AbortError:  # a method that has ended its call itself
+            raise
         except Exception as error:
             known = known_error(error)
         count_error(known)
@@ -63,7 +65,7 @@ async def refuse(context: Any, error: RouterError) -> None:
     and in `grpc-retry-pushback-ms`, which gRPC's own retries obey (gRFC A6).
 
     Raises:
-        BaseException: gRPC's own, always: that is how it ends a call.
+        grpc.aio.AbortError: Always: that is how gRPC ends a call.
     """
     trailing = []
     if error.retry_after_s is not None:

@@ -23,6 +23,8 @@ from router.errors import NoBackendAvailable, RouterError
 STREAM_DEPTH: Final = 64
 """How many requests of one stream may be under way; the next one is only read when there is room for it."""
 
+_STOPPING = "The gateway is about to stop; open the stream anew."
+
 
 class Inference:
     """The two methods that infer.
@@ -60,6 +62,8 @@ class Inference:
         async def answer(body: bytes, arrived: float) -> bytes:
             return await self._streamed(body, headers, arrived)
 
+        if self._closing:
+            await refuse(context, NoBackendAvailable(_STOPPING))
         stream = _Stream(context, answer)
         self._streams.add(stream)
         try:
@@ -67,7 +71,7 @@ class Inference:
         finally:
             self._streams.discard(stream)
         if self._closing:
-            await refuse(context, NoBackendAvailable("The gateway is about to stop; open the stream anew."))
+            await refuse(context, NoBackendAvailable(_STOPPING))
 
     def close_streams(self) -> None:
         """Reads no more from streams; what they asked for is still answered, then they end."""
@@ -111,6 +115,8 @@ class _Stream:
     async def run(self) -> None:
         """Answers until the client has no more requests; leaves nothing behind, however it ends."""
         self._reading = asyncio.create_task(self._read(), name="stream")
+        # Not in the task itself: one that is cancelled before its first step never gets to say anything.
+        self._reading.add_done_callback(lambda _: self._answers.put_nowait(None))
         try:
             while (answer := await self._answers.get()) is not None:
                 await self._context.write(await answer)
@@ -128,14 +134,11 @@ class _Stream:
         self._reading.cancel()
 
     async def _read(self) -> None:
-        try:
-            while True:
-                await self._room.acquire()
-                body = await self._context.read()
-                if body is grpc.aio.EOF:
-                    return
-                answer = asyncio.ensure_future(self._answer(body, time.monotonic()))
-                self._under_way.add(answer)
-                self._answers.put_nowait(answer)
-        finally:
-            self._answers.put_nowait(None)
+        while True:
+            await self._room.acquire()
+            body = await self._context.read()
+            if body is grpc.aio.EOF:
+                return
+            answer = asyncio.ensure_future(self._answer(body, time.monotonic()))
+            self._under_way.add(answer)
+            self._answers.put_nowait(answer)

@@ -188,6 +188,7 @@ async def test_health_is_that_of_readiness(steady: GatewayProcess) -> None:
             await health.Check(unknown)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
         assert (await health.Watch(unknown).read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    assert "Traceback" not in steady.log()
 
 
 async def test_health_follows_the_policy_file(start_gateway: Callable[..., GatewayProcess]) -> None:
