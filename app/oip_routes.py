@@ -19,7 +19,6 @@ from router.errors import MalformedBody
 
 OIP = "Open Inference Protocol"
 
-_INDEX_BODY = BodyReader(max_bytes=4096, timeout_s=10.0)
 _TAGS: list[Any] = [OIP]
 
 
@@ -56,10 +55,12 @@ def _add_server_routes(api: FastAPI, engine: Engine, lifecycle: Lifecycle) -> No
 
 
 def _add_repository_routes(api: FastAPI, engine: Engine, statistics: Statistics) -> None:
+    bodies = BodyReader(max_bytes=4096, timeout_s=10.0)
+
     @api.post("/v2/repository/index", tags=_TAGS, summary="Which models there are, and whether they are ready")
     @api.post("/v2/repository/index/", include_in_schema=False)
     async def index(request: Request) -> list[dict[str, Any]]:
-        body = await _INDEX_BODY.read(by_name(request.scope["headers"]), request.receive)
+        body = await bodies.read(by_name(request.scope["headers"]), request.receive)
         try:
             wanted = msgspec.json.decode(body, type=IndexBody) if body else IndexBody()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -67,6 +67,7 @@ class PolicyCopy:
         """Keeps this from now on, if it is not what is kept already. Returns whether the disk has it for sure."""
         if content == self._on_disk:
             return True
+        self._on_disk = None  # whatever becomes of this, the one before may be gone
         try:
             self._replace(sealed(content))
         except OSError as error:

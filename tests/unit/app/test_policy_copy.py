@@ -163,3 +163,21 @@ def test_what_cannot_be_read_is_no_copy(tmp_path: Path, kind: str) -> None:
     else:
         (tmp_path / "p.yaml").touch()
         assert PolicyCopy(tmp_path / "p.yaml" / "p.yaml").read() is None
+
+
+def test_after_a_write_that_may_have_gone_through_the_one_before_is_written_again(tmp_path: Path) -> None:
+    class LosesTheName(PolicyCopy):
+        fails = False
+
+        def _replace(self, copy: bytes) -> None:
+            super()._replace(copy)
+            if self.fails:
+                raise OSError(5, "Input/output error")
+
+    copy = LosesTheName(tmp_path / "p.yaml")
+    assert copy.keep(b"strict")
+    copy.fails = True
+    assert not copy.keep(b"loose")
+    copy.fails = False
+    assert copy.keep(b"strict")
+    assert PolicyCopy(tmp_path / "p.yaml").read() == b"strict"
