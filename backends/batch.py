@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ import numpy as np
 from router.errors import BackendError, BackendFailed, BackendTimeout
 from router.model import Tensor, Tensors
 from router.types import Reply
+
+log = logging.getLogger(__name__)
 
 
 class Stop(Protocol):
@@ -204,6 +207,9 @@ def _alone(member: Member, run: Run, stop: Stop | None, clock: Callable[[], floa
         outputs, took_s = run(member.inputs, member.size, stop)
     except BackendError as error:
         return error
+    except Exception as error:  # whoever waits must hear of it
+        log.exception("a run failed in a way that nobody foresaw")
+        return BackendFailed(f"A run could not be made: {error}")
     return Reply(outputs, began - member.asked, 0.0, took_s)
 
 

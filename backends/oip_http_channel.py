@@ -29,6 +29,7 @@ from router.errors import (
     BackendLost,
     BackendTimeout,
     BackendUnavailable,
+    Overloaded,
 )
 
 
@@ -45,7 +46,7 @@ class _Body(httpx.AsyncByteStream):
     """A request's body, which knows how much of it has left: without all of it, no server can have begun.
 
     Attributes:
-        begun: Whether there was a connection to send it on.
+        begun: Whether anything of the request has left.
         sent: Whether the network has taken all of it.
     """
 
@@ -55,9 +56,13 @@ class _Body(httpx.AsyncByteStream):
         self.sent = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        self.begun = True
         yield self._content
         self.sent = True
+
+    async def trace(self, event: str, _: object) -> None:
+        """Follows the exchange, as httpcore's extension of that name does."""
+        if event.endswith("send_request_headers.started"):
+            self.begun = True
 
 
 class HttpChannel:
@@ -96,6 +101,8 @@ class HttpChannel:
         used = self._connections
         try:
             answer = await self._exchange(httpx.Request("GET", url, headers=self._headers), seconds_until(deadline))
+        except Overloaded:  # our own bound: nothing is wrong with the connections
+            raise
         except BackendError:
             self._failed_gets += 1
             if self._failed_gets % RENEW_AFTER == 0:
@@ -131,7 +138,9 @@ class HttpChannel:
         )
         loop = asyncio.get_running_loop()
         started = loop.time()
+        request.extensions["trace"] = body.trace
         exchange = loop.create_task(self._exchange(request, seconds + ABANDONED_FOR_S, body), name="exchange")
+        exchange.add_done_callback(_seen)
         try:
             await asyncio.wait({exchange}, timeout=seconds)
         finally:
@@ -200,6 +209,12 @@ class HttpChannel:
         if used is self._connections:
             self._connections = self._new()
             await used.retire()
+
+
+def _seen(exchange: asyncio.Task[Answer]) -> None:
+    """Looks at its error, of which nobody may want to know any more: one that nobody looked at would be logged."""
+    if not exchange.cancelled():
+        exchange.exception()
 
 
 async def _whole(response: httpx.Response) -> bytes:

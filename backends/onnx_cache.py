@@ -73,8 +73,9 @@ class OptimisedModels:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 unfinished = self.folder / f"{key}{UNFINISHED}"
-                file = stack.enter_context(unfinished.open("wb"))
+                file = stack.enter_context(unfinished.open("ab"))  # not "wb": that would empty what another is writing
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
             except OSError as error:
                 log.info("an optimised model is not kept in %s: %s", self.folder, error.strerror)
                 yield None

@@ -64,7 +64,7 @@ class ModelFile:
     @property
     def needed_bytes(self) -> int:
         """About what loading it takes at its peak; what runs take on top depends on the input's size."""
-        return round(LOADING_FACTOR * (self.file_bytes + self.external_bytes)) + LOADING_BYTES
+        return round(LOADING_FACTOR * (self.file_bytes + self.external_bytes)) + self.external_bytes + LOADING_BYTES
 
     @property
     def optimising_bytes(self) -> int:

@@ -148,16 +148,22 @@ class Loader:
         """A session from the model file itself; the optimised model is kept where there is memory and disk for it."""
         free = free_memory(self.root)
         if self.cache is None or not key or (free is not None and free.bytes < file.optimising_bytes):
-            return self._session(file.path, available, optimise=True)
+            return self._session(file.path, available, file.external)
         try:
             with self.cache.writing(key) as unfinished:
-                return self._session(file.path, available, optimise=True, keep_in=unfinished)
+                return self._session(file.path, available, file.external, keep_in=unfinished)
         except Exception as error:  # a full disk, or the model itself: the next try tells
             log.info("%s could not be loaded while its optimised form was kept: %s", file.path, error)
-            return self._session(file.path, available, optimise=True)
+            return self._session(file.path, available, file.external)
 
     def _session(
-        self, path: Path, available: Sequence[str], *, optimise: bool, keep_in: Path | None = None
+        self,
+        path: Path,
+        available: Sequence[str],
+        external: Sequence[str] = (),
+        *,
+        optimise: bool = True,
+        keep_in: Path | None = None,
     ) -> ort.InferenceSession:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.threads
@@ -171,6 +177,10 @@ class Loader:
         if keep_in is not None:
             settings.optimized_model_filepath = str(keep_in)
         settings.log_severity_level = 4
+        if external:
+            # It would map these files: whoever wrote into one would change the version in force, or end the process.
+            weights = [(path.parent / name).read_bytes() for name in external]
+            settings.add_external_initializers_from_files_in_memory(list(external), weights, list(map(len, weights)))
         return ort.InferenceSession(str(path), settings, providers=list(available))
 
     def _available(self, path: Path) -> list[str]:

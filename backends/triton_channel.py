@@ -110,6 +110,7 @@ class TritonChannel:
             _, lasting = await asyncio.wait(self._abandoned, timeout=CLOSE_GRACE_S)
             for task in lasting:
                 task.cancel()
+            await asyncio.gather(*lasting, return_exceptions=True)
         for channel in (self._channel, self._retired):
             if channel is not None:
                 await channel.close()

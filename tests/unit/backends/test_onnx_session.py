@@ -136,3 +136,18 @@ async def test_memory_is_free_once_a_model_is_closed(tmp_path: Path) -> None:
 
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_whoever_writes_into_a_weights_file_changes_nothing_that_is_loaded(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.ones((256, 256), np.float32), "w")
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 256]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    session = loader().load(path).session
+    x = np.ones((1, 256), np.float32)
+    before = session.run(None, {"x": x})[0].tolist()
+    assert before == [[256.0] * 256]
+    (tmp_path / "weights.bin").write_bytes(b"")  # which ended the process where the file was mapped
+    assert session.run(None, {"x": x})[0].tolist() == before

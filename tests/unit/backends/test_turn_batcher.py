@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.batch import Bounds
+from backends.batch import Bounds, Stop
 from backends.turn_batcher import TurnBatcher
 from router.errors import BackendError, BackendFailed, BackendTimeout
+from router.model import Tensor, Tensors
 from router.types import Reply
 from tests.unit.backends.doubling import BAD, Model, Visit, rows_of, tensor_of, visits
 from tests.unit.virtual_time import START, in_virtual_time, virtual_loop
@@ -59,6 +60,17 @@ async def test_a_bad_request_and_one_that_left_harm_nobody_else() -> None:
     with pytest.raises(BackendTimeout):
         late.result()
     assert leaver.cancelled()
+
+
+@in_virtual_time
+async def test_an_error_that_nobody_foresaw_reaches_whoever_waits() -> None:
+    def odd(inputs: Tensors, size: int, stop: Stop | None) -> tuple[dict[str, Tensor], float]:
+        raise ZeroDivisionError
+
+    to = TurnBatcher(odd, Bounds(8, 1 << 20), virtual_loop().time)
+    for task in (asking(to, [1.0]), asking(to, [2.0])):
+        with pytest.raises(BackendFailed):
+            await task
 
 
 @given(st.lists(visits, max_size=20), st.integers(1, 12))
