@@ -106,7 +106,10 @@ def read_golden(path: Path) -> Golden:
     outputs = {name.removeprefix(OUT): tensor for name, tensor in found.items() if name.startswith(OUT)}
     if not inputs or not outputs:
         raise GoldenFailed(f"{path} does not hold golden inputs: it has {', '.join(found) or 'nothing'}")
+    for name, tensor in found.items():
+        if tensor.dtype.kind not in "biuf" or not tensor.size:  # of bfloat16, the file keeps bare bytes
+            raise GoldenFailed(f"{path} cannot be used: {name} is {tensor.dtype} {list(tensor.shape)}, not numbers")
     tolerance = found.get(TOLERANCE, np.array(0.0))
-    if tolerance.size != 1 or tolerance.dtype.kind != "f":
-        raise GoldenFailed(f"{path} does not hold golden inputs: its tolerance is not a number")
+    if tolerance.size != 1 or tolerance.dtype.kind != "f" or not 0 <= float(tolerance.item()) < np.inf:
+        raise GoldenFailed(f"{path} does not hold golden inputs: its tolerance is not a number of at least 0")
     return Golden(inputs, outputs, float(tolerance.item()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
@@ -27,7 +28,7 @@ from backends.oip_http_messages import (
     refused,
 )
 from backends.server import Late, Parts, Served, ServerVariant, seconds_until, together
-from router.errors import BackendRejectedInput, BackendUnavailable, Overloaded
+from router.errors import BackendFailed, BackendRejectedInput, BackendUnavailable, Overloaded
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, Reply
@@ -167,7 +168,8 @@ class OipHttpServable:
     async def _read_statistics(self, name: str, served: Served, deadline: float) -> None:
         answer = await self._channel.get(self._channel.url(f"{_path(name)}/stats"), deadline)
         if answer.status == 200:
-            served.learn(read_totals(answer.body))
+            with suppress(BackendFailed):  # who cannot be read here can still answer
+                served.learn(read_totals(answer.body))
 
     async def _read_abilities(self, deadline: float) -> None:
         server = await self._channel.get(self._channel.url("/v2"), deadline)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.golden import Golden, GoldenFailed, read_golden
+from router.model import DTYPES, Tensor
 
 GOLDEN = Golden(
     {"x": np.arange(6, dtype=np.float32).reshape(3, 2)},
@@ -68,3 +69,24 @@ def test_a_file_that_is_missing_or_holds_other_arrays_fails(tmp_path: Path) -> N
     np.savez(tmp_path / "other.npz", pixels=np.zeros(3))
     with pytest.raises(GoldenFailed, match="it has pixels"):
         read_golden(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("array", "tolerance"),
+    [
+        (np.zeros((0, 2), np.float32), 0.0),
+        (np.array(["text"]), 0.0),
+        (np.zeros((1, 2), DTYPES["bfloat16"]), 0.0),
+        (np.zeros((1, 2), np.float32), float("inf")),
+        (np.zeros((1, 2), np.float32), float("nan")),
+        (np.zeros((1, 2), np.float32), -1.0),
+    ],
+    ids=["no rows", "text", "bfloat16", "any", "none", "negative"],
+)
+def test_a_file_that_everything_or_nothing_would_pass_is_refused(
+    array: Tensor, tolerance: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.golden.npz"
+    Golden({"x": np.ones((1, 2), np.float32)}, {"y": array}, tolerance).write(path)
+    with pytest.raises(GoldenFailed):
+        read_golden(path)
