@@ -10,6 +10,10 @@ BACKENDS = "hybrid_router.backends"
 POLICIES = "hybrid_router.policies"
 
 
+_NEEDED = {BACKENDS: ("Options", "Variant", "on_device"), POLICIES: ("plan",)}
+"""What a class of each group has to have before anything is made of it."""
+
+
 class UnknownKind(LookupError):
     """No such kind is registered; the message names those that are."""
 
@@ -25,6 +29,7 @@ class Registry:
     """
 
     def __init__(self, group: str) -> None:
+        self._group = group
         self._kinds: dict[str, EntryPoint] = {}
         for entry in entry_points(group=group):
             other = self._kinds.get(entry.name)
@@ -40,7 +45,7 @@ class Registry:
         """The class that is registered for this kind.
 
         Raises:
-            UnknownKind: None is, or what it needs is not installed.
+            UnknownKind: None is, what it needs is not installed, or it lacks what such a class has to have.
         """
         entry = self._kinds.get(kind)
         if entry is None:
@@ -48,6 +53,10 @@ class Registry:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UnknownKind(f"{kind!r} is not a known kind, which are {', '.join(self.names())}{hint}")
         try:
-            return entry.load()
+            found = entry.load()
         except ImportError as error:
             raise UnknownKind(f"kind {kind!r} cannot be used here: {error}") from error
+        lacking = [name for name in _NEEDED.get(self._group, ()) if not hasattr(found, name)]
+        if lacking:
+            raise UnknownKind(f"kind {kind!r} cannot be used here: {entry.value} has no {', '.join(lacking)}")
+        return found

@@ -18,12 +18,12 @@ Install = Callable[..., None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a package that registers kinds: `install("package", kind="module:Class")`."""
 
-    def install(package: str, **kinds: str) -> None:
+    def install(package: str, *, group: str = GROUP, **kinds: str) -> None:
         metadata = tmp_path / package / f"{package}-1.0.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         lines = [f"{kind} = {value}" for kind, value in kinds.items()]
-        (metadata / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
+        (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
         monkeypatch.syspath_prepend(tmp_path / package)
 
     return install
@@ -40,6 +40,12 @@ def test_our_own_kinds_are_registered_and_can_be_loaded() -> None:
 def test_every_backend_says_whether_it_runs_on_this_device() -> None:
     for name in Registry(BACKENDS).names():
         assert isinstance(Registry(BACKENDS).load(name).on_device, bool), name
+
+
+def test_a_class_that_lacks_what_the_engine_asks_of_it_is_refused_before_it_is_used(install: Install) -> None:
+    install("one", group=BACKENDS, odd="decimal:Decimal")
+    with pytest.raises(UnknownKind, match="'odd' cannot be used here: decimal:Decimal has no Options, Variant, on_dev"):
+        Registry(BACKENDS).load("odd")
 
 
 def test_names_are_sorted(install: Install) -> None:
