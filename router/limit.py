@@ -9,6 +9,8 @@ it: such windows shed traffic (envoyproxy/envoy#8337).
 
 Invariants:
 - `least` <= value <= `most`.
+- Until it was too much for the first time it doubles, as TCP's slow start does: a line that is long is found out in a
+  few windows. After that it grows by its square root.
 - It grows only in a window in which half of it or more was used, and shrinks only where the mean latency is above
   `TOLERANCE` times the baseline. A call that was cut off counts with the time it had; one that failed does not count:
   failures are the breaker's business, and a server that fails one call in twenty is not a busy one.
@@ -136,7 +138,8 @@ class ConcurrencyLimit:
             self._reduced = (latency, in_flight)
             self._shrink(now, in_flight * max(DEEPEST, LANDING * baseline / latency))
         else:
-            self._set(self._exact + math.sqrt(self._exact))
+            never_too_much = self._decreased_at == -math.inf
+            self._set(self._exact + (self._exact if never_too_much else math.sqrt(self._exact)))
 
     def _learn(self, latency: float, in_flight: float) -> float:
         """Brings the baseline up to date and returns it."""

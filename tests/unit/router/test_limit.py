@@ -68,6 +68,23 @@ def test_it_grows_while_it_is_used_and_nothing_queues() -> None:
     assert limit.value == 256
 
 
+def test_a_long_line_is_found_out_in_a_few_windows_until_it_was_too_much_once() -> None:
+    limit = ConcurrencyLimit()
+    now = 0.0
+    for _ in range(4 * 64):
+        now += 0.1
+        limit.sampled(now, 0.1, limit.value)
+    assert limit.value >= 64
+    while limit.value >= 64:
+        now += 1.0
+        limit.sampled(now, 1.0, limit.value)
+    before = limit.value
+    for _ in range(64):
+        now += 0.1
+        limit.sampled(now, 0.1, limit.value)
+    assert before <= limit.value < 2 * before
+
+
 def test_it_does_not_grow_while_less_than_half_of_it_is_used() -> None:
     limit = ConcurrencyLimit(first=8)
     for call in range(10_000):
