@@ -83,11 +83,14 @@ def comparison_text(comparison: Comparison) -> str:
     lines = [f"Warning: {warning}" for warning in comparison.warnings]
     lines += [*_table(rows), ""]
     lines.append(f"{found} differences in {len(comparison.cells)} cells." if found else "No difference.")
-    lines.append(
-        f"Milliseconds. Where nothing differs, at most {comparison.level:.0%} of the cells are said to; "
-        f"bootstrap with seed {comparison.seed}."
-    )
+    lines.append(f"Milliseconds. {_trust(comparison.level)} Bootstrap with seed {comparison.seed}.")
     return "\n".join(lines) + "\n"
+
+
+def _trust(level: float | None) -> str:
+    if level is None:
+        return "How often equal things are said to differ is not known with one round; measure three."
+    return f"Where nothing differs, at most {level:.0%} of the cells are said to."
 
 
 def _difference(difference: Difference) -> tuple[str, ...]:

@@ -170,6 +170,46 @@ def test_energy_is_the_packages_own_counter(tmp_path: Path) -> None:
     assert EnergyMeter(tmp_path / "none").joules() is None
 
 
+def alike(randomness: np.random.Generator, count: int, likeness: float) -> NDArray[np.int64]:
+    """Latencies of which each is much like the one before, as behind a queue: AR(1), log-normal around 5 ms."""
+    state = float(randomness.standard_normal())
+    states = np.empty(count)
+    for number, fresh in enumerate(randomness.standard_normal(count)):
+        state = likeness * state + (1 - likeness**2) ** 0.5 * float(fresh)
+        states[number] = state
+    return np.round(5000 * np.exp(0.4 * states)).astype(np.int64)
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+@pytest.mark.parametrize("likeness", [0.8, 0.95])
+def test_rounds_keep_the_level_where_neighbours_are_alike(likeness: float, rounds: int) -> None:
+    tried, wrong = 40, 0
+    for seed in range(tried):
+        randomness = np.random.default_rng(seed)
+        a, b = ([alike(randomness, 200, likeness) for _ in range(rounds)] for _ in range(2))
+        wrong += any(one.verdict in ("slower", "faster") for one in differences(a, b, randomness))
+    assert wrong <= LEVEL * tried + 2 * (LEVEL * (1 - LEVEL) * tried) ** 0.5
+
+
+def test_one_round_claims_no_level() -> None:
+    randomness = np.random.default_rng(2)
+
+    def measured(rounds: int, empty: int = 0) -> Results:
+        lists = [alike(randomness, 200, 0.9).tolist() for _ in range(rounds)] + [[]] * empty
+        made = tuple(a_round(times, number, sent=200) for number, times in enumerate(lists))
+        return results([replace(cell([]), rounds=made), replace(cell([]), subject="silent")])
+
+    kept = compare(measured(3), measured(2))
+    assert kept.level == LEVEL
+    assert "at most 5% of the cells" in comparison_text(kept)
+    for one in (measured(1), measured(1, empty=2)):
+        found = compare(measured(3), one)
+        assert found.level is None
+        text = comparison_text(found)
+        assert "at most" not in text
+        assert "a difference may be that round's own and nothing more, in local | 50 ms | single." in text
+
+
 @pytest.mark.parametrize(("count", "rounds"), [(150, 1), (60, 3)])
 def test_of_equal_things_no_more_cells_differ_than_the_level_says(count: int, rounds: int) -> None:
     tried, wrong = 40, 0
