@@ -19,7 +19,9 @@ def results_text(results: Results) -> str:
             f"{name}: {machine[name]}" for name in ("processor", "memory", "busy at the start") if name in machine
         ),
         f"Model {results.model.file}, {results.model.size_mb:.3g} MB. {results.model.note}".rstrip(),
-        f"Prices of {results.prices['dated']}, {results.prices['currency']}.",
+        f"Prices of {results.prices['dated']}, {results.prices['currency']}. "
+        f"$/million counts a device as used {results.plan['device_utilisation']:.0%}, "
+        f"a node {results.plan['node_utilisation']:.0%}; a live gateway's by its own policy file.",
         "",
         *_table([HEADINGS, *map(_row, results.cells)]),
         "",

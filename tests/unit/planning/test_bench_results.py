@@ -53,7 +53,7 @@ def results(cells: list[CellResults], **given: Any) -> Results:
         Results(
             began="2026-11-24T10:00:00+00:00",
             ended="2026-11-24T10:05:00+00:00",
-            plan={"name": "mine", "seed": 1, "rounds": 1},
+            plan={"name": "mine", "seed": 1, "rounds": 1, "device_utilisation": 0.7, "node_utilisation": 0.4},
             plan_sha256="abc",
             machine={"processor": "one", "memory": "4.0 GiB", "busy at the start": "0.10"},
             model=ModelFacts("benchmark", "vision.onnx", 15.0, "00", "Untrained weights."),
@@ -106,6 +106,7 @@ def test_a_summary_is_of_all_rounds() -> None:
 def test_nothing_answered_is_no_division_by_zero() -> None:
     summary = cell([], sent=7).summary
     assert (summary.latency_ms, summary.usd_per_million, summary.failed_share) == (None, None, 1.0)
+    assert "a device as used 70%, a node 40%" in results_text(results([cell([1])]))
     assert "local | 50 ms | single" in results_text(results([cell([], sent=7, errors={"overloaded": 7})]))
 
 
@@ -270,7 +271,7 @@ def test_unlike_shares_of_failures_are_warned_of() -> None:
 
 def test_different_plans_are_not_compared() -> None:
     other = results([cell([1])], plan={"name": "mine", "seed": 2, "rounds": 1}, plan_sha256="def")
-    with pytest.raises(Incomparable, match="they differ in seed"):
+    with pytest.raises(Incomparable, match="they differ in seed, device_utilisation, node_utilisation"):
         compare(results([cell([1])]), other)
     with pytest.raises(Incomparable, match="no cell in common"):
         compare(results([cell([1])]), results([cell([1], "b")]))
