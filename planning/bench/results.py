@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ FORMAT = "hybrid-router-bench/1"
 
 LATE_US = 5000
 """A sender that is so late at its P99 says more of its own machine than of whom it asks."""
+
+
+Microseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class UnusableResults(Exception):
@@ -61,10 +64,10 @@ class Round:
     errors: Mapping[str, int]
     backends: Mapping[str, int]
     degraded: int
-    latency_us: tuple[int, ...]
-    compute_us: tuple[int, ...]
-    network_us: tuple[int, ...]
-    queue_us: tuple[int, ...]
+    latency_us: tuple[Microseconds, ...]
+    compute_us: tuple[Microseconds, ...]
+    network_us: tuple[Microseconds, ...]
+    queue_us: tuple[Microseconds, ...]
     cost_usd: float
     bytes_out: int
     energy_j: float | None
@@ -198,7 +201,7 @@ def load_results(content: bytes, source: str = "result file") -> Results:
         if msgspec.json.decode(content, type=_Head).format != FORMAT:
             raise UnusableResults(f"{source} is not of the form {FORMAT}.")
         results = msgspec.json.decode(content, type=Results)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnusableResults(f"{source} holds no whole results of a benchmark: {error}.") from None
     for cell in results.cells:
         for one in cell.rounds:

@@ -26,6 +26,7 @@ def results_text(results: Results) -> str:
         *_table([HEADINGS, *map(_row, results.cells)]),
         "",
         "Milliseconds from when a request was due to its answer; compute and network: medians, as routes report them.",
+        "P50 to P99 are of answered requests; those of a report are of all that were sent.",
     ]
     if any(cell.sent_late for cell in results.cells):
         lines.append(
