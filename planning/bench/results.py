@@ -54,6 +54,7 @@ class Round:
         bytes_out: What left the site, all routes together.
         energy_j: Joules of the machine meanwhile; None: not measured.
         late_p99_us: How late the sender itself was, P99: large where the machine was too slow for its own load.
+        energy_estimated: Whether the joules are the gateway's estimate, not the kernel's count.
     """
 
     round: int
@@ -72,6 +73,7 @@ class Round:
     bytes_out: int
     energy_j: float | None
     late_p99_us: int
+    energy_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Summary:
     queue_ms: Quantiles | None
     usd_per_million: float | None
     joules_per_inference: float | None
+    joules_estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class CellResults:
             queue_ms=_quantiles(one.queue_us for one in self.rounds),
             usd_per_million=sum(one.cost_usd for one in self.rounds) / answered * 1e6 if answered else None,
             joules_per_inference=energy / answered if answered and energy is not None else None,
+            joules_estimated=any(one.energy_estimated for one in self.rounds),
         )
 
 

@@ -35,8 +35,11 @@ def results_text(results: Results) -> str:
         )
     if any(cell.summary.joules_per_inference is None for cell in results.cells):
         lines.append(
-            "J is joules for an inference, of the whole machine; it was not measured: no meter can be read here."
+            "J is joules for an inference, of the whole machine; where it says -, no meter can be read and the gateway "
+            "tells of none."
         )
+    if any(cell.summary.joules_estimated for cell in results.cells):
+        lines.append("~ before J: an estimate, of what the gateway says that its board draws, idle or not.")
     lines += [f"{cell.key}: {_failures(cell)}" for cell in results.cells if cell.summary.failed_share]
     if results.ended is None:
         lines.append("Not finished: --resume goes on.")
@@ -57,7 +60,7 @@ def _row(cell: CellResults) -> tuple[str, ...]:
         _milliseconds(summary.compute_ms)[0],
         _milliseconds(summary.network_ms)[0],
         "-" if cost is None else f"{cost:.3f}",
-        "-" if joules is None else f"{joules:.3f}",
+        "-" if joules is None else f"{'~' if summary.joules_estimated else ''}{joules:.3f}",
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from drills.record import Sample
 from planning.bench.comparison import LEVEL, Incomparable, compare, differences
 from planning.bench.conduct import round_of
-from planning.bench.energy import EnergyMeter
+from planning.bench.energy import Energy, EnergyMeter, Look, joules_of
 from planning.bench.result_file import recover, save
 from planning.bench.results import (
     Results,
@@ -169,6 +169,44 @@ def test_one_round_claims_no_level() -> None:
         text = comparison_text(found)
         assert "at most" not in text
         assert "a difference may be that round's own and nothing more, in local | 50 ms | single." in text
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 100)), min_size=1, max_size=20), st.floats(0, 5))
+def test_an_estimate_lies_between_least_and_most_that_was_drawn(said: list[tuple[float, float]], rest: float) -> None:
+    at, looks = 7.0, []
+    for pause, watts in said:
+        at += pause
+        looks.append(Look(at, watts))
+    seconds = at + rest - looks[0].at
+    joules = joules_of(looks, at + rest)
+    assert joules is not None
+    drawn = [watts for _, watts in said]
+    assert min(drawn) * seconds - 1e-6 <= joules <= max(drawn) * seconds + 1e-6
+
+
+def test_one_silent_look_and_no_look_are_no_estimate() -> None:
+    assert joules_of([Look(0.0, 5.0), Look(1.0, None)], 2.0) is None
+    assert joules_of([], 2.0) is None
+    assert joules_of([Look(1.0, 5.0), Look(3.0, 8.0)], 4.0) == 18.0
+
+
+def test_an_estimate_is_marked_in_file_and_table() -> None:
+    samples = [Sample("s", str(n), n / 10, n / 10, n / 10 + 0.01, 1.0, 200, backend="edge") for n in range(4)]
+    estimated = round_of(0, 1, "now", 0.0, samples, Energy(12.0, estimated=True))
+    counted = round_of(1, 1, "now", 0.0, samples, Energy(4.0, estimated=False))
+    made = replace(cell([]), rounds=(estimated, counted))
+    assert (made.summary.joules_per_inference, made.summary.joules_estimated) == (2.0, True)
+    text = results_text(load_results(dump_results(results([made]))))
+    assert "~2.000" in text
+    assert "an estimate" in text
+    assert "~" not in results_text(results([replace(made, rounds=(counted,))]))
+
+
+def test_results_that_say_nothing_of_estimates_were_counted() -> None:
+    content = dump_results(results([cell([1], energy_j=3.0)]))
+    older = content.replace(b',"energy_estimated":false', b"").replace(b',"joules_estimated":false', b"")
+    assert older != content
+    assert load_results(older) == load_results(content)
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(150, 1), (60, 3)])
