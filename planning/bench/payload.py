@@ -104,6 +104,8 @@ def _tensor(given: Any, spec: TensorSpec, field: str) -> Tensor:
     """
     if isinstance(given, dict):
         return _from_bytes(given, field)
+    if not isinstance(given, list):
+        raise UnusablePayload(f"does not fit the model: {field} must be a nested list, or dtype, shape and base64.")
     nested: Any = ELEMENTS[DTYPES[spec.dtype].kind]
     for _ in spec.shape:
         nested = list[nested]

@@ -85,7 +85,7 @@ def test_an_array_without_a_name_is_refused(tmp_path: Path) -> None:
         ({"image": [[1, 2, 3, "4"]]}, r"inputs\.image must be float32.*got `str`"),
         ({"image": [[1, 2, 3, 1e300]]}, r"inputs\.image holds a value that is NaN, infinite or too large"),
         ({"image": []}, r"inputs\.image has shape"),
-        ({"image": 5}, r"inputs\.image must be float32 in lists"),
+        ({"image": 5}, r"inputs\.image must be a nested list, or dtype, shape and base64"),
         ({"kind": [300]}, r"inputs\.kind must be int8"),
         ({"kind": [True]}, r"inputs\.kind must be int8.*got `bool`"),
         ({"kind": [1, 2]}, r"rows"),
