@@ -6,8 +6,9 @@ differ, so their intervals are widened by Student's factor for as many.
 
 Invariants:
 
-- Of two results of the same thing, at most `LEVEL` of the cells are said to differ: the interval of each of a cell's
-  figures is made for a third of that (Bonferroni).
+- Of two results of the same thing, at most `LEVEL` of the cells are said to differ, where each was measured in two
+  rounds at least: the interval of each of a cell's figures is made for a third of that (Bonferroni). One round cannot
+  tell what is its own: where neighbours are much alike, blocks of them tell too little, and no level is claimed.
 - A quantile of too few requests is not compared at all.
 - The same files and seed give the same result.
 """
@@ -28,6 +29,9 @@ from planning.bench.results import CellResults, Results
 LEVEL = 0.05
 REPLICATES = 999
 SHARES: Final[Mapping[str, float]] = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
+LEAST_ROUNDS = 2
+"""Of each cell, for the level to hold: with fewer, nothing is known of how rounds differ."""
+
 LEAST_BEYOND = 5
 """Answers that must lie above a quantile for its interval to mean something."""
 
@@ -65,9 +69,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class CellComparison:
-    """A cell that both have. `answered` is of A and B; `failed` is the share without an answer in A and B."""
+    """A cell that both have.
+
+    Args:
+        key: Which.
+        rounds: Those that are compared, of whichever has fewer: a round without an answer is not.
+        differences: Its quantiles; none where A or B has no answer.
+        failed: The share without an answer, in A and in B.
+    """
 
     key: str
+    rounds: int
     differences: tuple[Difference, ...]
     failed: tuple[float, float]
 
@@ -78,13 +90,14 @@ class Comparison:
 
     Args:
         seed: Of the bootstrap.
-        level: At most this share of the cells is said to differ where nothing does.
+        level: At most this share of the cells is said to differ where nothing does; None: a cell has one round, and
+            none can be told.
         warnings: What to mind, as sentences.
         cells: Those that both have.
     """
 
     seed: int
-    level: float
+    level: float | None
     warnings: tuple[str, ...]
     cells: tuple[CellComparison, ...]
 
@@ -102,16 +115,19 @@ def compare(a: Results, b: Results, seed: int = 0) -> Comparison:
     if not pairs:
         raise Incomparable("They have no cell in common.")
     seeds = np.random.SeedSequence(seed).spawn(len(pairs))
-    compared = (_compare(*pair, np.random.default_rng(own)) for pair, own in zip(pairs, seeds, strict=True))
-    return Comparison(seed, LEVEL, tuple(_warnings(a, b)), tuple(compared))
+    compared = tuple(_compare(*pair, np.random.default_rng(own)) for pair, own in zip(pairs, seeds, strict=True))
+    of_one_round = [cell.key for cell in compared if cell.differences and cell.rounds < LEAST_ROUNDS]
+    warnings = [*_warnings(a, b), *_own_to_rounds(of_one_round)]
+    return Comparison(seed, None if of_one_round else LEVEL, tuple(warnings), compared)
 
 
 def _compare(a: CellResults, b: CellResults, randomness: np.random.Generator) -> CellComparison:
     failed = (a.summary.failed_share, b.summary.failed_share)
     before, after = ([np.array(one.latency_us) for one in cell.rounds if one.latency_us] for cell in (a, b))
     if not before or not after:
-        return CellComparison(a.key, (), failed)
-    return CellComparison(a.key, tuple(differences(before, after, randomness)), failed)
+        return CellComparison(a.key, 0, (), failed)
+    rounds = min(len(before), len(after))
+    return CellComparison(a.key, rounds, tuple(differences(before, after, randomness)), failed)
 
 
 def differences(
@@ -209,7 +225,7 @@ def _called(results: Results) -> str:
 
 
 def _what_differs(a: Results, b: Results) -> str:
-    fields = [name for name in a.plan if a.plan[name] != b.plan.get(name)]
+    fields = [name for name in dict.fromkeys([*a.plan, *b.plan]) if a.plan.get(name) != b.plan.get(name)]
     if fields:
         return f"they differ in {', '.join(fields)}"
     return "their model, payload or prices have other contents"
@@ -235,6 +251,10 @@ def _warnings(a: Results, b: Results) -> list[str]:
     late = {cell.key: None for results in (a, b) for cell in results.cells if cell.sent_late}
     if late:
         warnings.append(f"The sender itself was late, which is its machine's doing, in {', '.join(late)}.")
-    if any(len(cell.rounds) == 1 for results in (a, b) for cell in results.cells):
-        warnings.append("With one round nothing is known of how rounds differ: a difference may be the machine's.")
     return warnings
+
+
+def _own_to_rounds(keys: list[str]) -> list[str]:
+    if not keys:
+        return []
+    return [f"With one round, a difference may be that round's own and nothing more, in {', '.join(keys)}."]

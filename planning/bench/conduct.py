@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -16,7 +17,7 @@ import msgspec
 from drills.load import Load, LoadFailed, LoadSpec, Stream
 from drills.machine import describe_machine
 from drills.record import Sample
-from planning.bench.energy import EnergyMeter
+from planning.bench.energy import Energy, EnergyMeter, Look, follow_board, joules_of
 from planning.bench.plan import Cell, Plan, arrival_seed, cells, runs
 from planning.bench.progress import Progress
 from planning.bench.results import CellResults, Results, Round, added, counted, quantile
@@ -116,28 +117,38 @@ def _measure(
         lines = stage.folder / "load.jsonl"
         lines.unlink(missing_ok=True)
         try:
-            samples, energy_j = asyncio.run(_load(spec, LEAD_S + plan.warm_up_s, lines, progress))
+            meter = None if cell.subject.gateway else EnergyMeter()
+            samples, energy = asyncio.run(_load(spec, LEAD_S + plan.warm_up_s, lines, progress, meter))
         except LoadFailed as error:
             raise StageFailed(f"{cell.key}: the sender failed: {error}") from None
     warm = [sample for sample in samples if sample.due >= LEAD_S + plan.warm_up_s]
-    return round_of(number, seed, began, load, warm, energy_j)
+    return round_of(number, seed, began, load, warm, energy)
 
 
 async def _load(
-    spec: LoadSpec, counts_from: float, lines: Path, progress: Progress
-) -> tuple[Sequence[Sample], float | None]:
-    """Every request, and the joules since `counts_from` seconds after the load's zero."""
-    meter = EnergyMeter()
+    spec: LoadSpec, counts_from: float, lines: Path, progress: Progress, meter: EnergyMeter | None
+) -> tuple[Sequence[Sample], Energy | None]:
+    """Every request, and the energy since `counts_from` seconds after the load's zero.
+
+    The meter is of this machine: None where another one answers.
+    """
+    looks: list[Look] = []
     async with Load(spec, lines, ["setpriv", "--pdeathsig", "KILL"], progress.saw) as load:
         await asyncio.sleep(max(0.0, spec.zero + counts_from - time.monotonic()))
-        meter.joules()
+        counted = meter is not None and meter.joules() is not None
+        looking = None if counted else asyncio.create_task(follow_board(spec.url, spec.headers, time.monotonic, looks))
         await load.wait()
-        energy_j = meter.joules()
-    return load.samples, energy_j
+        ended, joules = time.monotonic(), meter.joules() if meter is not None else None
+        if looking is not None:
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+            joules = joules_of([look for look in looks if look.at <= ended], ended)
+    return load.samples, None if joules is None else Energy(joules, estimated=not counted)
 
 
 def round_of(
-    number: int, seed: int, began: str, load: float, samples: Sequence[Sample], energy_j: float | None
+    number: int, seed: int, began: str, load: float, samples: Sequence[Sample], energy: Energy | None
 ) -> Round:
     """A round's results.
 
@@ -147,7 +158,7 @@ def round_of(
         began: When.
         load: How busy the machine was.
         samples: Its requests without the warm-up's, in the order in which they were due.
-        energy_j: Joules meanwhile, or None.
+        energy: What it took, or None.
     """
     answers = [sample for sample in samples if sample.answered]
     queue_us, network_us, compute_us = (
@@ -169,8 +180,9 @@ def round_of(
         queue_us=queue_us,
         cost_usd=sum(sample.cost_usd for sample in answers),
         bytes_out=sum(sample.bytes_out for sample in answers),
-        energy_j=energy_j,
+        energy_j=None if energy is None else energy.joules,
         late_p99_us=quantile(late, 0.99) if late else 0,
+        energy_estimated=energy is not None and energy.estimated,
     )
 
 

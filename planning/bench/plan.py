@@ -126,6 +126,8 @@ class Plan:
         cloud: A Triton of the user's own; None for one on this machine.
         node: The node of the price file that the cloud is priced as.
         prices: A price file; empty for the one that comes with this software.
+        device_utilisation: Share of what the device can do that it is priced as doing, around the clock.
+        node_utilisation: The same for the node.
         subjects: Who is asked.
         networks: Under which conditions, where the line matters.
         scenarios: With which loads.
@@ -141,6 +143,8 @@ class Plan:
     cloud: OwnCloud | None
     node: str
     prices: str
+    device_utilisation: float
+    node_utilisation: float
     subjects: tuple[Subject, ...]
     networks: tuple[Network, ...]
     scenarios: tuple[Scenario, ...]

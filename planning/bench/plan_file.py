@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from planning.assumptions import ASSUMED
 from planning.bench.plan import MODEL, Model, Network, OwnCloud, Plan, Scenario, Subject
 from planning.sections import Section, opened, validated
 
@@ -98,6 +99,8 @@ class _PlanFile(Section):
     cloud: _Cloud | None = None
     node: Word = "reference"
     prices: str = ""
+    device_utilisation: float = ASSUMED["device_utilisation"][0]
+    node_utilisation: float = ASSUMED["node_utilisation"][0]
     subjects: dict[Name, _Subject] = Field(min_length=1)
     networks: tuple[_Network, ...] = Field(default=(_Network(rtt_ms=0.0),), min_length=1)
     scenarios: dict[Name, _Scenario] = Field(min_length=1)
@@ -138,6 +141,8 @@ def load_plan(content: bytes, source: str = "benchmark plan", folder: Path = Pat
         cloud=None if file.cloud is None else OwnCloud(**file.cloud.model_dump()),
         node=file.node,
         prices=_path(file.prices, folder),
+        device_utilisation=file.device_utilisation,
+        node_utilisation=file.node_utilisation,
         subjects=tuple(_subject(name, section) for name, section in file.subjects.items()),
         networks=tuple(Network(**section.model_dump()) for section in file.networks),
         scenarios=tuple(Scenario(name, **section.model_dump()) for name, section in file.scenarios.items()),

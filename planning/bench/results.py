@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ FORMAT = "hybrid-router-bench/1"
 
 LATE_US = 5000
 """A sender that is so late at its P99 says more of its own machine than of whom it asks."""
+
+
+Microseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class UnusableResults(Exception):
@@ -51,6 +54,7 @@ class Round:
         bytes_out: What left the site, all routes together.
         energy_j: Joules of the machine meanwhile; None: not measured.
         late_p99_us: How late the sender itself was, P99: large where the machine was too slow for its own load.
+        energy_estimated: Whether the joules are the gateway's estimate, not the kernel's count.
     """
 
     round: int
@@ -61,14 +65,15 @@ class Round:
     errors: Mapping[str, int]
     backends: Mapping[str, int]
     degraded: int
-    latency_us: tuple[int, ...]
-    compute_us: tuple[int, ...]
-    network_us: tuple[int, ...]
-    queue_us: tuple[int, ...]
+    latency_us: tuple[Microseconds, ...]
+    compute_us: tuple[Microseconds, ...]
+    network_us: tuple[Microseconds, ...]
+    queue_us: tuple[Microseconds, ...]
     cost_usd: float
     bytes_out: int
     energy_j: float | None
     late_p99_us: int
+    energy_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Summary:
     queue_ms: Quantiles | None
     usd_per_million: float | None
     joules_per_inference: float | None
+    joules_estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ class CellResults:
             queue_ms=_quantiles(one.queue_us for one in self.rounds),
             usd_per_million=sum(one.cost_usd for one in self.rounds) / answered * 1e6 if answered else None,
             joules_per_inference=energy / answered if answered and energy is not None else None,
+            joules_estimated=any(one.energy_estimated for one in self.rounds),
         )
 
 
@@ -198,7 +205,7 @@ def load_results(content: bytes, source: str = "result file") -> Results:
         if msgspec.json.decode(content, type=_Head).format != FORMAT:
             raise UnusableResults(f"{source} is not of the form {FORMAT}.")
         results = msgspec.json.decode(content, type=Results)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnusableResults(f"{source} holds no whole results of a benchmark: {error}.") from None
     for cell in results.cells:
         for one in cell.rounds:

@@ -13,6 +13,7 @@ from backends.oip import datatype
 from planning.bench.plan import Plan, Subject
 from planning.policy_draft import device_price, node_price, tensor_sections
 from planning.prices import Prices
+from planning.units import INFERENCE, MONTH, SECOND
 from policies.document import PolicyFileError
 from policies.loader import load
 from router.model import ModelSpec
@@ -76,12 +77,14 @@ def policy_file(plan: Plan, subject: Subject, spec: ModelSpec, cloud_url: str, p
 
 def _backend(name: str, plan: Plan, cloud_url: str, prices: Prices) -> dict[str, Any]:
     if name == EDGE:
-        price = {"device": device_price(prices, prices.device.counted_per_month)}
+        used = prices.device.inferences_per_second.likely * plan.device_utilisation
+        per_month = round(float((used * INFERENCE / SECOND).to(INFERENCE / MONTH)), 3)
+        price = {"device": device_price(prices, per_month)}
         return {"kind": "onnx", "site": ON_PREMISES, "price": price}
     if plan.node not in prices.nodes:
         raise NotServable(f"node: there is no {plan.node!r} in the prices; it must be {', '.join(prices.nodes)}.")
     per_second = prices.nodes[plan.node].inferences_per_second.likely
-    price = {"node": node_price(prices, plan.node, per_second, 1.0)}
+    price = {"node": node_price(prices, plan.node, per_second, plan.node_utilisation)}
     return {"kind": "triton", "site": CLOUD, "url": cloud_url, "price": price}
 
 

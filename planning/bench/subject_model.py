@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from planning.bench.payload import UnusablePayload, as_json, read_payload
 from planning.bench.plan import Plan
 from planning.bench.results import ModelFacts
 from planning.measure import tensor_specs
@@ -53,7 +52,7 @@ def prepare(plan: Plan, folder: Path) -> SubjectModel:
     spec = _spec(file, wanted.name)
     if wanted.confidence_output and wanted.confidence_output not in spec.outputs:
         raise UnusableModel(f"model.confidence_output: {file.name} has no output {wanted.confidence_output!r}.")
-    inputs = _given(Path(wanted.payload), spec) if wanted.payload else _noise(spec, plan.seed)
+    inputs = _given(wanted.payload, spec) if wanted.payload else _noise(spec, plan.seed)
     body = msgspec.json.encode({"model": wanted.name, "inputs": inputs})
     content = hashlib.sha256(file.read_bytes()).hexdigest()
     # A made model is told by what it was made from: another version of the package onnx may write it otherwise.
@@ -89,10 +88,17 @@ def _spec(file: Path, name: str) -> ModelSpec:
         raise UnusableModel(f"model.file: ONNX Runtime cannot open {file}: {first}") from None
 
 
+def _given(payload: str, spec: ModelSpec) -> dict[str, Any]:
+    try:
+        return read_payload(Path(payload), spec)
+    except UnusablePayload as error:
+        raise UnusableModel(f"model.payload: {payload} {error}") from None
+
+
 def _noise(spec: ModelSpec, seed: int) -> dict[str, Any]:
     randomness = np.random.default_rng(seed)
     return {
-        name: _raw(tensor_spec.dtype, _made_up(tensor_spec, randomness)) for name, tensor_spec in spec.inputs.items()
+        name: as_json(tensor_spec.dtype, _made_up(tensor_spec, randomness)) for name, tensor_spec in spec.inputs.items()
     }
 
 
@@ -105,29 +111,3 @@ def _made_up(spec: TensorSpec, randomness: np.random.Generator) -> NDArray[Any]:
         return randomness.random(shape).astype(DTYPES[spec.dtype])
     # Indices and tokens: 0 and 1 are in any vocabulary.
     return randomness.integers(0, 2, shape).astype(DTYPES[spec.dtype])
-
-
-def _given(file: Path, spec: ModelSpec) -> dict[str, Any]:
-    try:
-        inputs = _read(file)
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise UnusableModel(f"model.payload: {file} cannot be read: {error}") from None
-    if inputs.keys() != spec.inputs.keys():
-        raise UnusableModel(
-            f"model.payload: {file} has {', '.join(sorted(inputs)) or 'nothing'}; "
-            f"the model takes {', '.join(sorted(spec.inputs))}."
-        )
-    return inputs
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if file.suffix != ".npz":
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    with np.load(file, allow_pickle=False) as arrays:
-        return {name: _raw(str(arrays[name].dtype), arrays[name]) for name in arrays.files}
-
-
-def _raw(dtype: str, tensor: NDArray[Any]) -> Mapping[str, Any]:
-    """A tensor as the gateway takes it in JSON, without a digit for each bit."""
-    little_endian = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
-    return {"dtype": dtype, "shape": list(tensor.shape), "base64": base64.b64encode(little_endian.tobytes()).decode()}

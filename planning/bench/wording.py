@@ -19,11 +19,14 @@ def results_text(results: Results) -> str:
             f"{name}: {machine[name]}" for name in ("processor", "memory", "busy at the start") if name in machine
         ),
         f"Model {results.model.file}, {results.model.size_mb:.3g} MB. {results.model.note}".rstrip(),
-        f"Prices of {results.prices['dated']}, {results.prices['currency']}.",
+        f"Prices of {results.prices['dated']}, {results.prices['currency']}. "
+        f"$/million counts a device as used {results.plan['device_utilisation']:.0%}, "
+        f"a node {results.plan['node_utilisation']:.0%}; a live gateway's by its own policy file.",
         "",
         *_table([HEADINGS, *map(_row, results.cells)]),
         "",
         "Milliseconds from when a request was due to its answer; compute and network: medians, as routes report them.",
+        "P50 to P99 are of answered requests; those of a report are of all that were sent.",
     ]
     if any(cell.sent_late for cell in results.cells):
         lines.append(
@@ -32,8 +35,11 @@ def results_text(results: Results) -> str:
         )
     if any(cell.summary.joules_per_inference is None for cell in results.cells):
         lines.append(
-            "J is joules for an inference, of the whole machine; it was not measured: no meter can be read here."
+            "J is joules for an inference, of the whole machine; where it says -, no meter can be read and the gateway "
+            "tells of none."
         )
+    if any(cell.summary.joules_estimated for cell in results.cells):
+        lines.append("~ before J: an estimate, of what the gateway says that its board draws, idle or not.")
     lines += [f"{cell.key}: {_failures(cell)}" for cell in results.cells if cell.summary.failed_share]
     if results.ended is None:
         lines.append("Not finished: --resume goes on.")
@@ -54,7 +60,7 @@ def _row(cell: CellResults) -> tuple[str, ...]:
         _milliseconds(summary.compute_ms)[0],
         _milliseconds(summary.network_ms)[0],
         "-" if cost is None else f"{cost:.3f}",
-        "-" if joules is None else f"{joules:.3f}",
+        "-" if joules is None else f"{'~' if summary.joules_estimated else ''}{joules:.3f}",
     )
 
 
@@ -83,11 +89,14 @@ def comparison_text(comparison: Comparison) -> str:
     lines = [f"Warning: {warning}" for warning in comparison.warnings]
     lines += [*_table(rows), ""]
     lines.append(f"{found} differences in {len(comparison.cells)} cells." if found else "No difference.")
-    lines.append(
-        f"Milliseconds. Where nothing differs, at most {comparison.level:.0%} of the cells are said to; "
-        f"bootstrap with seed {comparison.seed}."
-    )
+    lines.append(f"Milliseconds. {_trust(comparison.level)} Bootstrap with seed {comparison.seed}.")
     return "\n".join(lines) + "\n"
+
+
+def _trust(level: float | None) -> str:
+    if level is None:
+        return "How often equal things are said to differ is not known with one round; measure three."
+    return f"Where nothing differs, at most {level:.0%} of the cells are said to."
 
 
 def _difference(difference: Difference) -> tuple[str, ...]:

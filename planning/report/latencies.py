@@ -1,65 +1,25 @@
 """Latencies out of benchmark results, as shares of all requests that were sent. Pure.
 
 A request that failed was never answered: it counts among all, and the curve of a run with failures ends below 100 %.
+So a quantile here is never below the benchmark's own, which is of answered ones alone, and equals it where none failed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
-from typing import Final
 
-import msgspec
-
+from planning.bench.plan import Network
+from planning.bench.results import CellResults, UnusableResults, load_results
 from planning.report.pictures import LatencyCurve
 from planning.sections import UnusableFile
 
-FORMAT: Final = "hybrid-router-bench/1"
 MOST_POINTS = 300
 """Of a curve; more would not be seen."""
 MICROSECONDS = 1000.0
-
-
-class Network(msgspec.Struct):
-    """The line that was crossed."""
-
-    rtt_ms: float
-    up_mbit_per_second: float | None = None
-
-
-class Round(msgspec.Struct):
-    """One round of a cell."""
-
-    sent: int
-    latency_us: list[int]
-
-
-class Cell(msgspec.Struct):
-    """One subject in one scenario over one line."""
-
-    subject: str
-    scenario: str
-    rounds: list[Round]
-    network: Network | None = None
-
-
-class Model(msgspec.Struct):
-    """What was run; the note says what to make of its figures."""
-
-    name: str = ""
-    note: str = ""
-
-
-class Results(msgspec.Struct):
-    """What of a result file is needed here."""
-
-    format: str
-    machine: Mapping[str, str]
-    cells: list[Cell]
-    model: Model = msgspec.field(default_factory=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +66,9 @@ def load_runs(content: bytes, source: str) -> tuple[Run, ...]:
         UnusableFile: It is no result of a benchmark, or holds no run.
     """
     try:
-        results = msgspec.json.decode(content, type=Results)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UnusableFile(f"{source} is no result of `hybrid-router bench`: {error}.") from None
-    if results.format != FORMAT:
-        raise UnusableFile(f"{source} has the form {results.format!r}; this version reads {FORMAT!r}.")
+        results = load_results(content, source)
+    except UnusableResults as error:
+        raise UnusableFile(str(error)) from None
     ran = ", ".join(filter(None, (results.machine.get("processor"), results.model.name, results.model.note)))
     runs = tuple(_run(cell, PurePath(source).name, ran) for cell in results.cells)
     if not any(run.sorted_ms for run in runs):
@@ -141,14 +99,14 @@ def curve(run: Run) -> LatencyCurve:
     )
 
 
-def _run(cell: Cell, source: str, machine: str) -> Run:
+def _run(cell: CellResults, source: str, machine: str) -> Run:
     latencies = sorted(taken / MICROSECONDS for one in cell.rounds for taken in one.latency_us)
     return Run(
         source,
         cell.scenario,
         "" if cell.network is None else _line(cell.network),
         cell.subject,
-        max(sum(one.sent for one in cell.rounds), len(latencies)),
+        sum(one.sent for one in cell.rounds),
         tuple(latencies),
         machine,
     )

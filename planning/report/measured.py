@@ -32,7 +32,8 @@ def latencies(advice: Advice, runs: Sequence[Run]) -> Section:
         for number, (title, found) in enumerate(groups(runs), start=1)
     )
     table = Table(
-        "Measured; shares are of all requests that were sent, from the time at which each was due",
+        "Measured, from the time at which each request was due; shares and quantiles are of all that were sent, "
+        "where the benchmark's own table has those of answered ones alone",
         ("run", "subject", "sent", "failed", "P50, ms", "P95, ms", "P99, ms", "within the target"),
         tuple(_latency_row(run, target) for run in runs),
         (3.4, 2, 1.2, 1.1, 1.4, 1.4, 1.4, 1.6),

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from drills.owner import is_gone
 from planning.bench.results import load_results
 from planning.bench.stage import FOLDER_PREFIX
-from tests.gateway_process import ROOT
+from tests.gateway_process import ROOT, GatewayProcess, policy_text
 from tests.integration.test_cli import run, said
 
 PLAN = """
@@ -29,6 +31,20 @@ subjects:
 networks: [{rtt_ms: 0}, {rtt_ms: 60}]
 scenarios:
   bursty: {per_second: 30, seconds: 1, burst: 3, arrivals: random}
+"""
+ROWS = 32
+OWN = """
+version: 1
+name: own
+warm_up_s: 0.5
+device_utilisation: 0.5
+model: {{file: own.onnx, payload: payload.npz, name: digits}}
+subjects:
+  documents: {{policy: {{kind: cloud-primary}}}}
+  pi: {{gateway: "{url}"}}
+networks: [{{rtt_ms: 0, up_mbit_per_second: 1}}]
+scenarios:
+  single: {{per_second: 5, seconds: 2}}
 """
 CELLS = ["local | no line | bursty", "cloud | 0 ms | bursty", "cloud | 60 ms | bursty"]
 
@@ -106,6 +122,51 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
         return False
+
+
+def test_a_model_of_ones_own_through_a_policy_over_a_narrow_line_and_on_a_live_device(tmp_path: Path) -> None:
+    pixels = np.load(ROOT / "deploy/models/digits-holdout.npz")["pixels"][:ROWS].astype(np.float32)
+    np.savez(tmp_path / "payload.npz", pixels=pixels)
+    (tmp_path / "own.onnx").write_bytes((ROOT / "deploy/models/digits-edge.onnx").read_bytes())
+    board = tmp_path / "device/usr/bin/vcgencmd"
+    board.parent.mkdir(parents=True)
+    board.write_text("#!/bin/sh\necho '    3V7_WL_SW_A current(0)=1.0A'\necho '    3V7_WL_SW_V volt(8)=3.7V'\n")
+    board.chmod(0o755)
+    policy, plan, out = tmp_path / "policy.yaml", tmp_path / "plan.yaml", tmp_path / "out.json"
+    policy.write_text(policy_text("grpc://127.0.0.1:1"))
+    with GatewayProcess(policy, {"HYBRID_ROUTER_DEVICE_ROOT": str(tmp_path / "device")}) as pi:
+        pi.wait_until(lambda gateway: gateway.http.get("/status").json()["device"]["power_w"] is not None)
+        plan.write_text(OWN.format(url=pi.url))
+        done = run("bench", "run", plan, "--out", out)
+    assert done.returncode == 0, done.stderr
+
+    policy_cell, live_cell = load_results(out.read_bytes()).cells
+    assert policy_cell.key == "documents | 0 ms 1 Mbit/s | single"
+    (one,) = policy_cell.rounds
+    assert (one.backends, one.errors) == ({"cloud": 10}, {})
+    assert one.bytes_out >= 10 * pixels.nbytes
+    network = policy_cell.summary.network_ms
+    assert network is not None
+    assert network.p50 >= pixels.nbytes * 8 / 1e6 * 1000 * 0.9  # the line is no faster than it was said to be
+
+    summary = live_cell.summary
+    assert (live_cell.key, summary.answered) == ("pi | no line | single", 10)
+    assert summary.joules_estimated
+    assert summary.joules_per_inference is not None
+    seconds = summary.joules_per_inference * 10 / (1.1451 * 3.7 + 0.5879)
+    assert 0.8 < seconds < 5
+    assert "an estimate" in done.stdout
+    assert "a device as used 50%, a node 70%" in done.stdout
+
+
+def test_a_payload_that_does_not_fit_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    (tmp_path / "own.onnx").write_bytes((ROOT / "deploy/models/digits-edge.onnx").read_bytes())
+    (tmp_path / "payload.npz").write_bytes(b"PK\3\4 torn")
+    plan.write_text(OWN.format(url="http://127.0.0.1:9"))
+    text = said(run("bench", "run", plan), 1)
+    assert "payload.npz cannot be read: it is no .npz file, or only a part of one." in text
+    assert "Traceback" not in text
 
 
 def test_a_plan_with_nonsense_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from planning.bench.plan import Network
+from planning.bench.results import CellResults, dump_results
 from tests.gateway_process import ROOT
 from tests.integration.test_cli import run, said
+from tests.unit.planning.benches import a_round, results
 from tests.unit.planning.report.pages import Page
 
 CAMERAS = ROOT / "planning/examples/cameras.yaml"
@@ -18,11 +20,11 @@ STARTS = {".html": b"<!DOCTYPE html>", ".pdf": b"%PDF-", ".png": b"\x89PNG\r\n\x
 @pytest.fixture
 def bench(tmp_path: Path) -> Path:
     """A result of a benchmark, with a failure."""
-    cell = {"subject": "edge & cloud", "network": {"rtt_ms": 50, "up_mbit_per_second": 10}, "scenario": "bursty"}
-    rounds = [{"round": 0, "sent": 3, "errors": {"http-503": 1}, "latency_us": [30_000, 20_000]}]
-    result = {"format": "hybrid-router-bench/1", "machine": {"processor": "one"}, "cells": [cell | {"rounds": rounds}]}
+    measured = a_round([30_000, 20_000], sent=3, errors={"http-503": 1})
     file = tmp_path / "result.json"
-    file.write_text(json.dumps(result))
+    file.write_bytes(
+        dump_results(results([CellResults("edge & cloud", Network(50.0, 10.0), "bursty", 5.0, (measured,))]))
+    )
     return file
 
 
@@ -58,9 +60,9 @@ def test_what_cannot_be_reported_is_said_before_anything_is_measured(bench: Path
     assert "name its file with --report" in said(run("advise", CAMERAS, *measure, "--bench", bench), 2)
     report = ("--report", tmp_path / "decision.html")
     for content, sentence in (
-        ("[]", "is no result of `hybrid-router bench`"),
-        ('{"format": "other/7", "machine": {}, "cells": []}', "this version reads 'hybrid-router-bench/1'"),
-        ('{"format": "hybrid-router-bench/1", "machine": {}, "cells": []}', "holds no latencies"),
+        ("[]", "holds no whole results of a benchmark"),
+        ('{"format": "other/7", "machine": {}, "cells": []}', "is not of the form hybrid-router-bench/1"),
+        (dump_results(results([])).decode(), "holds no latencies"),
     ):
         bench.write_text(content)
         assert sentence in said(run("advise", CAMERAS, *report, *measure, "--bench", bench), 1)

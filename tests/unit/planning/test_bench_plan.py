@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planning.bench.command import bench
 from planning.bench.plan import Network, Plan, arrival_seed, cells, runs
 from planning.bench.plan_file import PLANS, load_plan
-from planning.bench.progress import Progress, duration
+from planning.bench.progress import Progress, duration, duration_of
 from planning.bench.served import NotServable, policy_file, triton_config
 from planning.price_file import default_prices
 from planning.sections import UnusableFile
 from router.model import ModelSpec, TensorSpec
+from tests.gateway_process import ROOT
 
 BASIC = """
 version: 1
@@ -89,6 +92,9 @@ def test_paths_are_the_plan_files_own() -> None:
         ("per_second: 5", "per_second: -5", "scenarios.single.per_second: -5 is not sensible; it must be above 0"),
         ("rounds: 2", "rounds: 0", "rounds: 0 is not sensible; it must be a whole number from 1 to 100"),
         ("rtt_ms: 100", "rtt_ms: .inf", "rtt_ms"),
+        ("rounds: 2", "node_utilisation: 0", "node_utilisation: 0 is not sensible; it must be above 0 and up to 1"),
+        ("rounds: 2", "device_utilisation: 70", "device_utilisation: 70 is not sensible"),
+        ("rounds: 2", "seed: -1", "seed: -1 is not sensible; it must be a whole number from 0"),
         ("made_mb: 15", "made_mb: 1500", "made_mb: 1500 is not sensible; it must be from 1 to 500 MB"),
         ("seconds: 4", "seconds: 1", "at least 10 requests"),
         ("[cloud]", "[clod]", "scenarios.sustained.subjects names clod, which is no subject"),
@@ -114,6 +120,26 @@ def test_the_policy_of_a_subject_names_only_what_it_may_ask() -> None:
     assert edge_only["backends"].keys() == {"edge"}
     assert cloud_only["backends"].keys() == {"cloud"}
     assert cloud_only["backends"]["cloud"]["url"] == "grpc://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("given", ["", "device_utilisation: 0.033\nnode_utilisation: 1\n"])
+def test_device_and_node_are_priced_as_used_as_the_plan_says(given: str) -> None:
+    plan, prices = plan_of(BASIC + given), default_prices()
+    device_share, node_share = (0.033, 1.0) if given else (0.7, 0.7)
+    local, cloud, _ = plan.subjects
+    edge = yaml.safe_load(policy_file(plan, local, SPEC, "grpc://127.0.0.1:9", prices))["backends"]["edge"]
+    node = yaml.safe_load(policy_file(plan, cloud, SPEC, "grpc://127.0.0.1:9", prices))["backends"]["cloud"]
+    all_of_it = prices.device.inferences_per_second.likely * 30 * 86_400
+    assert edge["price"]["device"]["inferences_per_month"] == pytest.approx(device_share * all_of_it)
+    assert node["price"]["node"]["utilisation"] == node_share
+
+
+def test_the_shipped_quick_plan_takes_as_long_as_it_is_said_to() -> None:
+    plan = load_plan((PLANS / "quick.yaml").read_bytes())
+    assert 75 < duration_of(plan, [cell for _, cell in runs(plan)]) < 105
+    help_text = CliRunner().invoke(bench, ["--help"]).output
+    for text in (help_text, (PLANS / "quick.yaml").read_text(), (ROOT / "docs/benchmarks.md").read_text()):
+        assert "about a minute and a half" in text.lower()
 
 
 def test_a_policy_that_is_none_is_refused_before_anything_is_measured() -> None:

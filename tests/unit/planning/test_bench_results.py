@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +14,10 @@ from numpy.typing import NDArray
 from drills.record import Sample
 from planning.bench.comparison import LEVEL, Incomparable, compare, differences
 from planning.bench.conduct import round_of
-from planning.bench.energy import EnergyMeter
-from planning.bench.plan import Network
+from planning.bench.energy import Energy, EnergyMeter, Look, joules_of
 from planning.bench.result_file import recover, save
 from planning.bench.results import (
-    CellResults,
-    ModelFacts,
     Results,
-    Round,
     UnusableResults,
     added,
     dump_results,
@@ -30,42 +25,7 @@ from planning.bench.results import (
     quantile,
 )
 from planning.bench.wording import comparison_text, results_text
-
-
-def a_round(latency_us: list[int], number: int = 0, **given: Any) -> Round:
-    times = tuple(latency_us)
-    empty = {"errors": {}, "backends": {"edge": len(times)}, "degraded": 0, "bytes_out": 0, "late_p99_us": 10}
-    fields: dict[str, Any] = {
-        "seed": 1,
-        "cost_usd": 1e-6 * len(times),
-        "energy_j": None,
-        "began": "2026-11-24T10:00:00+00:00",
-        "load": 0.5,
-        "sent": len(times),
-        **empty,
-    }
-    lists = {"latency_us": times, "compute_us": times, "network_us": times, "queue_us": times}
-    return Round(round=number, **(fields | lists | given))
-
-
-def results(cells: list[CellResults], **given: Any) -> Results:
-    return replace(
-        Results(
-            began="2026-11-24T10:00:00+00:00",
-            ended="2026-11-24T10:05:00+00:00",
-            plan={"name": "mine", "seed": 1, "rounds": 1},
-            plan_sha256="abc",
-            machine={"processor": "one", "memory": "4.0 GiB", "busy at the start": "0.10"},
-            model=ModelFacts("benchmark", "vision.onnx", 15.0, "00", "Untrained weights."),
-            prices={"dated": "2026-11-24", "currency": "USD"},
-            cells=tuple(cells),
-        ),
-        **given,
-    )
-
-
-def cell(latency_us: list[int], subject: str = "local", **given: Any) -> CellResults:
-    return CellResults(subject, Network(50.0), "single", 5.0, (a_round(latency_us, **given),))
+from tests.unit.planning.benches import a_round, cell, results
 
 
 def latencies(randomness: np.random.Generator, count: int, factor: float = 1.0) -> NDArray[np.int64]:
@@ -106,6 +66,7 @@ def test_a_summary_is_of_all_rounds() -> None:
 def test_nothing_answered_is_no_division_by_zero() -> None:
     summary = cell([], sent=7).summary
     assert (summary.latency_ms, summary.usd_per_million, summary.failed_share) == (None, None, 1.0)
+    assert "a device as used 70%, a node 40%" in results_text(results([cell([1])]))
     assert "local | 50 ms | single" in results_text(results([cell([], sent=7, errors={"overloaded": 7})]))
 
 
@@ -170,6 +131,84 @@ def test_energy_is_the_packages_own_counter(tmp_path: Path) -> None:
     assert EnergyMeter(tmp_path / "none").joules() is None
 
 
+def alike(randomness: np.random.Generator, count: int, likeness: float) -> NDArray[np.int64]:
+    """Latencies of which each is much like the one before, as behind a queue: AR(1), log-normal around 5 ms."""
+    state = float(randomness.standard_normal())
+    states = np.empty(count)
+    for number, fresh in enumerate(randomness.standard_normal(count)):
+        state = likeness * state + (1 - likeness**2) ** 0.5 * float(fresh)
+        states[number] = state
+    return np.round(5000 * np.exp(0.4 * states)).astype(np.int64)
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+@pytest.mark.parametrize("likeness", [0.8, 0.95])
+def test_rounds_keep_the_level_where_neighbours_are_alike(likeness: float, rounds: int) -> None:
+    tried, wrong = 40, 0
+    for seed in range(tried):
+        randomness = np.random.default_rng(seed)
+        a, b = ([alike(randomness, 200, likeness) for _ in range(rounds)] for _ in range(2))
+        wrong += any(one.verdict in ("slower", "faster") for one in differences(a, b, randomness))
+    assert wrong <= LEVEL * tried + 2 * (LEVEL * (1 - LEVEL) * tried) ** 0.5
+
+
+def test_one_round_claims_no_level() -> None:
+    randomness = np.random.default_rng(2)
+
+    def measured(rounds: int, empty: int = 0) -> Results:
+        lists = [alike(randomness, 200, 0.9).tolist() for _ in range(rounds)] + [[]] * empty
+        made = tuple(a_round(times, number, sent=200) for number, times in enumerate(lists))
+        return results([replace(cell([]), rounds=made), replace(cell([]), subject="silent")])
+
+    kept = compare(measured(3), measured(2))
+    assert kept.level == LEVEL
+    assert "at most 5% of the cells" in comparison_text(kept)
+    for one in (measured(1), measured(1, empty=2)):
+        found = compare(measured(3), one)
+        assert found.level is None
+        text = comparison_text(found)
+        assert "at most" not in text
+        assert "a difference may be that round's own and nothing more, in local | 50 ms | single." in text
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 100)), min_size=1, max_size=20), st.floats(0, 5))
+def test_an_estimate_lies_between_least_and_most_that_was_drawn(said: list[tuple[float, float]], rest: float) -> None:
+    at, looks = 7.0, []
+    for pause, watts in said:
+        at += pause
+        looks.append(Look(at, watts))
+    seconds = at + rest - looks[0].at
+    joules = joules_of(looks, at + rest)
+    assert joules is not None
+    drawn = [watts for _, watts in said]
+    assert min(drawn) * seconds - 1e-6 <= joules <= max(drawn) * seconds + 1e-6
+
+
+def test_one_silent_look_and_no_look_are_no_estimate() -> None:
+    assert joules_of([Look(0.0, 5.0), Look(1.0, None)], 2.0) is None
+    assert joules_of([], 2.0) is None
+    assert joules_of([Look(1.0, 5.0), Look(3.0, 8.0)], 4.0) == 18.0
+
+
+def test_an_estimate_is_marked_in_file_and_table() -> None:
+    samples = [Sample("s", str(n), n / 10, n / 10, n / 10 + 0.01, 1.0, 200, backend="edge") for n in range(4)]
+    estimated = round_of(0, 1, "now", 0.0, samples, Energy(12.0, estimated=True))
+    counted = round_of(1, 1, "now", 0.0, samples, Energy(4.0, estimated=False))
+    made = replace(cell([]), rounds=(estimated, counted))
+    assert (made.summary.joules_per_inference, made.summary.joules_estimated) == (2.0, True)
+    text = results_text(load_results(dump_results(results([made]))))
+    assert "~2.000" in text
+    assert "an estimate" in text
+    assert "~" not in results_text(results([replace(made, rounds=(counted,))]))
+
+
+def test_results_that_say_nothing_of_estimates_were_counted() -> None:
+    content = dump_results(results([cell([1], energy_j=3.0)]))
+    older = content.replace(b',"energy_estimated":false', b"").replace(b',"joules_estimated":false', b"")
+    assert older != content
+    assert load_results(older) == load_results(content)
+
+
 @pytest.mark.parametrize(("count", "rounds"), [(150, 1), (60, 3)])
 def test_of_equal_things_no_more_cells_differ_than_the_level_says(count: int, rounds: int) -> None:
     tried, wrong = 40, 0
@@ -230,7 +269,7 @@ def test_unlike_shares_of_failures_are_warned_of() -> None:
 
 def test_different_plans_are_not_compared() -> None:
     other = results([cell([1])], plan={"name": "mine", "seed": 2, "rounds": 1}, plan_sha256="def")
-    with pytest.raises(Incomparable, match="they differ in seed"):
+    with pytest.raises(Incomparable, match="they differ in seed, device_utilisation, node_utilisation"):
         compare(results([cell([1])]), other)
     with pytest.raises(Incomparable, match="no cell in common"):
         compare(results([cell([1])]), results([cell([1], "b")]))
