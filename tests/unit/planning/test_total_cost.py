@@ -13,6 +13,7 @@ from planning.ownership import Demand, cost_figures, tco
 from planning.price_file import default_prices
 from planning.total_cost import CostInputs, cloud_cost, edge_cost
 from planning.uncertainty import likely
+from planning.units import DAY, HOUR, INFERENCE, MONTH, SECOND
 from router.pricing import DevicePrice, NodePrice
 
 SECONDS_A_MONTH = 30 * 24 * 3600
@@ -52,13 +53,18 @@ def test_both_readings_stand_in_the_result() -> None:
 
 
 def test_one_day_at_25_a_second_is_what_the_source_counts_as_a_month() -> None:
-    assert 25 * 24 * 3600 == 2.16e6 == default_prices().device.counted_per_month
-    assert 25 * SECONDS_A_MONTH == 64.8e6
+    device = default_prices().device
+    throughput = device.inferences_per_second.likely * INFERENCE / SECOND
+    assert (throughput * DAY).to(INFERENCE) == device.counted_per_month == 2.16e6
+    assert (throughput * MONTH).to(INFERENCE) == 64.8e6
+    assert tco().demand.rate_per_second == pytest.approx(2.16e6 / SECONDS_A_MONTH)
 
 
 def test_a_million_on_the_reference_node() -> None:
-    assert pytest.approx(1.39, abs=0.005) == 1e6 / 200 / 3600
-    assert f"{cloud_cost(INPUTS, 'by-use').per_million:.2f}" == "2.78"
+    a_million_a_month = cloud_cost(at(1e6 / SECONDS_A_MONTH), "by-use")
+    busy = a_million_a_month.machines * MONTH
+    assert f"{busy.to(HOUR):.2f}" == "1.39"
+    assert f"{a_million_a_month.per_month:.2f}" == f"{a_million_a_month.per_million:.2f}" == "2.78"
 
 
 @pytest.mark.parametrize(
