@@ -16,6 +16,7 @@ from typing import Any, Final
 from planning.assumptions import DERIVED
 from planning.ranges import RANGES
 from planning.rubric import Choice
+from planning.total_cost import BILLINGS
 from planning.workload import OFFLINES, RESIDENCIES, Workload
 
 STEP = 10 ** (1 / 16)
@@ -37,7 +38,7 @@ WORDS: Final[dict[str, tuple[Any, ...]]] = {
     "residency": RESIDENCIES,
     "offline": OFFLINES,
     "local_audit": (False, True),
-    "billing": ("by-use", "always-on"),
+    "billing": BILLINGS,
 }
 
 MEMORY_FOLLOWS: Final = DERIVED["memory_mb"].factor

@@ -9,6 +9,7 @@ import click
 
 from planning.assumptions import ASSUMED, make_workload
 from planning.options import sensible
+from planning.total_cost import BILLINGS
 from planning.workload import OFFLINES, RESIDENCIES, Workload
 
 ASKED: Final[Mapping[str, tuple[str, float | None]]] = {
@@ -53,7 +54,7 @@ def ask_for_workload() -> Workload:
     given["residency"] = _choice("May its data leave the site?", RESIDENCIES)
     given["local_audit"] = click.confirm("Must the site audit every decision by itself?", default=False, err=True)
     given["offline"] = _choice("What is needed while the WAN is down?", OFFLINES)
-    given |= {"node": "reference", "billing": _choice("How are nodes paid?", ("by-use", "always-on"))}
+    given |= {"node": "reference", "billing": _choice("How are nodes paid?", BILLINGS)}
     given |= _split(given, assumed)
     return make_workload(name, given, "answered when asked")
 

@@ -188,6 +188,19 @@ def test_nonsense_is_refused_from_python_too(field: str, value: float) -> None:
         varied(example("kiosk"), field, value)
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("residency", "'may-leave', 'redacted-only' or 'stays'"),
+        ("offline", "'not-needed', 'degraded' or 'required'"),
+        ("billing", "'by-use' or 'always-on'"),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused_from_python_too(field: str, words: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: 'x' is not known; it must be {words}$"):
+        varied(example("kiosk"), field, "x")
+
+
 def test_the_result_is_plain_values() -> None:
     plain = orjson.loads(orjson.dumps(planning.advise(example("cameras")).as_json()))
     assert plain["recommendation"] == "split"

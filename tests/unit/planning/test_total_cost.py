@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from planning.ownership import Demand, cost_figures, tco
 from planning.price_file import default_prices
+from planning.ranges import Nonsense
 from planning.total_cost import CostInputs, cloud_cost, edge_cost
 from planning.uncertainty import likely
 from planning.units import DAY, HOUR, INFERENCE, MONTH, SECOND
@@ -137,3 +139,36 @@ def test_a_curve_is_its_points(some: list[float]) -> None:
         (cloud_cost(curve, "always-on"), [cloud_cost(at(rate), "always-on") for rate in some]),
     ):
         assert list(np.atleast_1d(cost.per_million)) == pytest.approx([float(one.per_million) for one in single])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sensible"),
+    [
+        ("sites", "3", "'3' is not sensible; it must be a whole number from 1 to 1,000,000 sites"),
+        ("rate_per_second", 10**400, r"10+\.\.\. is not sensible; it must be above 0 and up to"),
+        ("bytes_out", None, "None is not sensible; it must be from 0 to"),
+        ("billing", "never", "'never' is not known; it must be 'by-use' or 'always-on'"),
+    ],
+)
+def test_a_nonsensical_demand_is_refused(field: str, value: Any, sensible: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: {sensible}"):
+        Demand(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sensible"),
+    [
+        ("seed", -1, "-1 is not sensible; it must be a whole number from 0 to 4,294,967,295"),
+        ("seed", 0.5, "0.5 is not sensible; it must be a whole number from 0 to"),
+        ("samples", 0, "0 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+        ("samples", -5, "-5 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+        ("samples", 1e9, r"1e\+09 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+    ],
+)
+def test_nonsensical_draws_are_refused(field: str, value: Any, sensible: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: {sensible}"):
+        tco(**{field: value})
+
+
+def test_one_draw_is_enough_to_be_counted() -> None:
+    assert tco(seed=2**32 - 1, samples=1).spread.samples == 1
