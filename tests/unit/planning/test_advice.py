@@ -15,9 +15,9 @@ from planning.judgement import judge
 from planning.price_file import default_prices
 from planning.ranges import Nonsense
 from planning.rubric import CHOICES, Choice
-from planning.wording import advice_text
+from planning.wording import advice_text, shortfalls
 from planning.workload import Provenance, Workload
-from tests.unit.planning.workloads import EXAMPLES, example, workloads
+from tests.unit.planning.workloads import EXAMPLES, example, slow_but_best, workloads
 
 PRICES = default_prices()
 
@@ -155,6 +155,23 @@ def test_below_50_ms_an_assumed_cloud_does_not_count_and_above_150_it_does(targe
         payload_bytes=1000.0,
     )
     assert judge(near, PRICES).rows[0].scores["cloud"].points == cloud
+
+
+@given(workloads)
+def test_what_the_recommendation_misses_is_told_apart_from_what_it_meets(workload: Workload) -> None:
+    judgement = judge(workload, PRICES)
+    choice = judgement.recommendation
+    missed = [row.criterion for row in judgement.rows if choice is not None and row.scores[choice].points == 0]
+    assert list(judgement.misses) == missed
+    assert len(shortfalls(judgement)) == len(missed)
+
+
+def test_a_choice_that_wins_and_misses_its_own_target_says_so() -> None:
+    advice = planning.advise(slow_but_best())
+    assert advice.judgement.recommendation == "edge"
+    assert "\n  but edge has no point for latency: P95 of 900 ms is 300% of the target\n" in advice_text(advice)
+    assert advice.as_json()["misses"] == ["latency"]
+    assert "but" not in advice_text(planning.advise(example("kiosk"))).split("\n\n")[0]
 
 
 def test_a_contradiction_is_said_and_what_would_solve_it() -> None:
