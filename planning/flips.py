@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from planning.assumptions import DERIVED
+from planning.assumptions import MEMORY_OVER_SIZE
 from planning.ranges import RANGES
 from planning.rubric import Choice
 from planning.total_cost import BILLINGS
@@ -40,8 +40,6 @@ WORDS: Final[dict[str, tuple[Any, ...]]] = {
     "local_audit": (False, True),
     "billing": BILLINGS,
 }
-
-MEMORY_FOLLOWS: Final = DERIVED["memory_mb"].factor
 
 Recommend = Callable[[Workload], Choice | None]
 
@@ -91,7 +89,7 @@ def varied(workload: Workload, field: str, value: Any) -> Workload:
 
 def _memory(workload: Workload, size_mb: float) -> float:
     """What is beside the weights stays; what holds them follows."""
-    memory_mb = max(size_mb, workload.memory_mb + MEMORY_FOLLOWS * (size_mb - workload.size_mb))
+    memory_mb = max(size_mb, workload.memory_mb + MEMORY_OVER_SIZE * (size_mb - workload.size_mb))
     return min(memory_mb, RANGES["memory_mb"].high)
 
 
