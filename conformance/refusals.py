@@ -103,24 +103,51 @@ def _rpc_with(make: Callable[[Model], list[Tensor]]) -> Callable[[Rpc], object]:
     return lambda rpc: rpc.call("ModelInfer", raw_request(rpc.subject, make(rpc.subject)))
 
 
+def _first(model: Model, tensors: list[Tensor], is_fit: Callable[[Tensor], bool], lack: str) -> int:
+    """Which of the inputs a mistake can be made with; where none is, a right server would be called wrong.
+
+    Raises:
+        NotTried: None is; says what they lack.
+    """
+    for place, tensor in enumerate(tensors):
+        if is_fit(tensor):
+            return place
+    raise NotTried(f"no input of {model.name} has {lack}")
+
+
+def _with_elements(model: Model, tensors: list[Tensor]) -> int:
+    """An input from which one element can be taken away."""
+    return _first(model, tensors, lambda tensor: tensor.values.size > 0, "an element")
+
+
+def _with_size(model: Model, tensors: list[Tensor]) -> int:
+    """An input whose first size can be made wrong; beside a 0 any size means no elements, which may be right."""
+    return _first(
+        model, tensors, lambda tensor: tensor.values.ndim > 0 and tensor.values.size > 0, "a size other than 0"
+    )
+
+
 def _rest_count(rest: Rest) -> httpx.Response:
-    document = plain_request(samples(rest.subject))
-    document["inputs"][0]["data"].pop()
+    tensors = samples(rest.subject)
+    document = plain_request(tensors)
+    document["inputs"][_with_elements(rest.subject, tensors)]["data"].pop()
     return rest.post(document)
 
 
 def _rpc_count(rpc: Rpc) -> object:
     tensors = samples(rpc.subject)
     request = raw_request(rpc.subject, tensors)
-    size = DTYPES[tensors[0].datatype].itemsize
-    request.raw_input_contents[0] = request.raw_input_contents[0][:-size]
+    place = _with_elements(rpc.subject, tensors)
+    size = DTYPES[tensors[place].datatype].itemsize
+    request.raw_input_contents[place] = request.raw_input_contents[place][:-size]
     return rpc.call("ModelInfer", request)
 
 
 def _rest_shaped(size: int) -> Callable[[Rest], httpx.Response]:
     def send(rest: Rest) -> httpx.Response:
-        document = plain_request(samples(rest.subject))
-        document["inputs"][0]["shape"][0] = size
+        tensors = samples(rest.subject)
+        document = plain_request(tensors)
+        document["inputs"][_with_size(rest.subject, tensors)]["shape"][0] = size
         return rest.post(document)
 
     return send
@@ -128,8 +155,9 @@ def _rest_shaped(size: int) -> Callable[[Rest], httpx.Response]:
 
 def _rpc_shaped(size: int) -> Callable[[Rpc], object]:
     def send(rpc: Rpc) -> object:
-        request = raw_request(rpc.subject, samples(rpc.subject))
-        request.inputs[0].shape[0] = size
+        tensors = samples(rpc.subject)
+        request = raw_request(rpc.subject, tensors)
+        request.inputs[_with_size(rpc.subject, tensors)].shape[0] = size
         return rpc.call("ModelInfer", request)
 
     return send

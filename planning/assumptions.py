@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from planning.workload import Provenance, Serving, Workload
+from planning.ranges import RANGES
+from planning.workload import FIGURES, SECOND_IN_MS, Provenance, Serving, Workload
+
+MEMORY_OVER_SIZE = 2.0
+DEVICE_PER_SECOND = 25.0
 
 
 class Derived(NamedTuple):
-    """A figure that is assumed in proportion to another.
+    """A figure that is assumed from others.
 
     Args:
-        origin: The other field.
-        factor: What it is multiplied by.
+        of: What it is, of the others by field; within its range for whatever is within theirs.
         why: In words.
     """
 
-    origin: str
-    factor: float
+    of: Callable[[Mapping[str, Any]], float]
     why: str
+
+
+def _device_per_second(known: Mapping[str, Any]) -> float:
+    return min(DEVICE_PER_SECOND, SECOND_IN_MS / float(known["edge_p95_ms"]))
+
+
+def _device_part_per_second(known: Mapping[str, Any]) -> float:
+    quicker: float = known["edge_p95_ms"] / known["device_part_p95_ms"]
+    many: float = min(known["device_per_second"] * quicker, RANGES["device_part_per_second"].high)
+    return max(many, sys.float_info.min)
 
 
 ASSUMED: Final[Mapping[str, tuple[float, str]]] = {
@@ -32,7 +46,6 @@ ASSUMED: Final[Mapping[str, tuple[float, str]]] = {
     "vram_gb": (0.0, "fits any GPU"),
     "concurrent": (1.0, "one request at a time"),
     "sites": (1, "one site"),
-    "device_per_second": (25.0, "reference figure: 40 ms an inference"),
     "node_per_second": (200.0, "reference figure: a GPU node with batching"),
     "device_utilisation": (0.7, "some room for peaks"),
     "node_utilisation": (0.7, "some room for peaks"),
@@ -41,11 +54,17 @@ ASSUMED: Final[Mapping[str, tuple[float, str]]] = {
 }
 
 DERIVED: Final[Mapping[str, Derived]] = {
-    "memory_mb": Derived("size_mb", 2.0, "twice the model's size"),
-    "device_part_p95_ms": Derived("edge_p95_ms", 1.0, "as long as the whole model"),
-    "device_part_per_second": Derived("device_per_second", 1.0, "as many as of the whole model"),
-    "forwarded_bytes": Derived("payload_bytes", 1.0, "the whole payload"),
+    "memory_mb": Derived(lambda known: MEMORY_OVER_SIZE * known["size_mb"], "twice the model's size"),
+    "device_per_second": Derived(
+        _device_per_second, "one after the other, each in edge_p95_ms; no more than the reference figure, 25"
+    ),
+    "device_part_p95_ms": Derived(lambda known: float(known["edge_p95_ms"]), "as long as the whole model"),
+    "device_part_per_second": Derived(
+        _device_part_per_second, "as many as of the whole model, and as many times more as it is quicker"
+    ),
+    "forwarded_bytes": Derived(lambda known: float(known["payload_bytes"]), "the whole payload"),
 }
+"""Each after those that it is assumed from."""
 
 
 def make_workload(name: str, given: Mapping[str, Any], source: str, serving: Serving | None = None) -> Workload:
@@ -57,11 +76,30 @@ def make_workload(name: str, given: Mapping[str, Any], source: str, serving: Ser
         source: Who gave them.
         serving: What a policy file needs.
     """
-    values = {field: value for field, (value, _) in ASSUMED.items()} | dict(given)
     provenance = {field: Provenance("assumed", why) for field, (_, why) in ASSUMED.items()}
+    provenance |= {field: Provenance("assumed", derived.why) for field, derived in DERIVED.items()}
+    provenance |= {field: Provenance("assumed", source) for field in given}
+    return Workload(name=name, serving=serving, provenance=provenance, **completed(given))
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, and what is then assumed of the rest.
+
+    Args:
+        given: Values by the field of `Workload`; what others are assumed from is among them, unless it is assumed too.
+    """
+    values = {field: value for field, (value, _) in ASSUMED.items()} | dict(given)
     for field, derived in DERIVED.items():
         if field not in given:
-            values[field] = derived.factor * values[derived.origin]
-            provenance[field] = Provenance("assumed", derived.why)
-    provenance |= {field: Provenance("assumed", source) for field in given}
-    return Workload(name=name, serving=serving, provenance=provenance, **values)
+            values[field] = derived.of(values)
+    return values
+
+
+def assumed_anew(workload: Workload) -> Workload:
+    """The workload once figures of it have been measured: what nobody said follows them."""
+    known = {field: getattr(workload, field) for field in FIGURES}
+    followed: dict[str, Any] = {}
+    for field, derived in DERIVED.items():
+        if workload.provenance.get(field) == Provenance("assumed", derived.why):
+            known[field] = followed[field] = derived.of(known)
+    return replace(workload, **followed)

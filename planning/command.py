@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 import orjson
 
+from planning.command_files import (
+    check_policy_option,
+    check_report_options,
+    drafted,
+    read_runs,
+    readable,
+    write,
+    write_reports,
+)
 from planning.options import sensible
 from planning.ranges import Nonsense
 
 if TYPE_CHECKING:
-    from planning.advice import Advice
     from planning.prices import Prices
-    from planning.report.latencies import Run
     from planning.total_cost import Billing
     from planning.workload import Workload
 
-REPORT_SUFFIXES = (".html", ".pdf", ".png")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -97,27 +101,29 @@ def advise(
     inputs; it replaces size, memory, latency and throughput, or round trip, compute and throughput of the cloud.
     """
     from planning.advice import advise as give_advice
-    from planning.policy_draft import NoPolicyFile, draft_policy
     from planning.wording import advice_text
 
-    _check_report_options(reports, benches)
-    runs = _runs(benches)
+    check_report_options(reports, benches)
+    check_policy_option(policy_out, workload_file, measured)
+    runs = read_runs(benches)
     prices = _prices(price_file)
     workload = _asked() if workload_file is None else _workload(workload_file)
     try:
         advice = give_advice(_measured(workload, measured), prices, seed)
-        policy = None if policy_out is None else draft_policy(advice, prices)
-    except (Nonsense, NoPolicyFile) as error:
+    except Nonsense as error:
         raise click.ClickException(str(error)) from None
-    if policy_out is not None and policy is not None:
-        _write(policy_out, policy.encode())
-    if reports:
-        _write_reports(advice, prices, reports, runs)
+    # Measuring and answering took their time: what can be said is said before what cannot be written ends it.
     _say(advice.as_json() if as_json else advice_text(advice))
-    if policy_out is not None:
-        click.echo(f"The policy file is {policy_out}.", err=as_json)
+    policy, no_policy = drafted(advice, prices) if policy_out is not None or reports else ("", "")
+    if reports:
+        write_reports(advice, policy, no_policy, reports, runs)
     for report in reports:
         click.echo(f"The report is {report}.", err=as_json)
+    if policy_out is not None:
+        if no_policy:
+            raise click.ClickException(no_policy)
+        write(policy_out, policy.encode())
+        click.echo(f"The policy file is {policy_out}.", err=as_json)
 
 
 @click.command()
@@ -205,7 +211,7 @@ def _prices(file: Path | None) -> Prices:
 
     if file is None:
         return default_prices()
-    with _readable():
+    with readable():
         return load_prices(file.read_bytes(), str(file))
 
 
@@ -218,21 +224,8 @@ def _asked() -> Workload:
 def _workload(file: Path) -> Workload:
     from planning.workload_file import load_workload
 
-    with _readable():
+    with readable():
         return load_workload(file.read_bytes(), str(file))
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Says in a sentence why a file cannot be used."""
-    from planning.sections import UnusableFile
-
-    try:
-        yield
-    except UnusableFile as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{error.filename} cannot be read: {error.strerror}.") from None
 
 
 def _measured(workload: Workload, what: Sequence[str]) -> Workload:
@@ -273,44 +266,3 @@ def _say(result: dict[str, Any] | str) -> None:
         result if isinstance(result, str) else orjson.dumps(result, option=orjson.OPT_INDENT_2).decode(),
         nl=not isinstance(result, str),
     )
-
-
-def _check_report_options(reports: Sequence[Path], benches: Sequence[Path]) -> None:
-    """Before anything is measured."""
-    for report in reports:
-        if report.suffix.lower() not in REPORT_SUFFIXES:
-            raise click.UsageError(f"--report {report} must end in {', '.join(REPORT_SUFFIXES)}.")
-    if benches and not reports:
-        raise click.UsageError("--bench is for a report: name its file with --report.")
-    if reports and find_spec("matplotlib") is None:
-        raise click.ClickException("A report needs matplotlib too: pip install 'hybrid-router[report]'.")
-
-
-def _runs(benches: Sequence[Path]) -> list[Run]:
-    if not benches:
-        return []
-    from planning.report.latencies import load_runs
-
-    with _readable():
-        return [run for bench in benches for run in load_runs(bench.read_bytes(), str(bench))]
-
-
-def _write_reports(advice: Advice, prices: Prices, files: Sequence[Path], runs: Sequence[Run]) -> None:
-    from planning.policy_draft import NoPolicyFile, draft_policy
-    from planning.report.content import make_report
-    from planning.report.files import rendered
-
-    try:
-        policy, missing = draft_policy(advice, prices), ""
-    except NoPolicyFile as error:
-        policy, missing = "", str(error)
-    report = make_report(advice, policy, missing, runs)
-    for file in files:
-        _write(file, rendered(report, file.suffix.lower()))
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}.") from None

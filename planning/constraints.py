@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from planning.rubric import LARGE_LLM_BILLION, LARGE_VRAM_GB, Choice, fits_device
+from planning.rubric import LARGE_LLM_BILLION, LARGE_VRAM_GB, TOO_MANY_CONCURRENT, Choice, fits_device
 from planning.workload import Workload
 
 
@@ -39,6 +39,10 @@ def _broken(workload: Workload) -> Iterator[Constraint]:
         yield Constraint("residency", "split", "the data may not leave the site, redacted neither")
     if not fits_device(workload):
         yield Constraint("does not fit", "edge", _why_it_does_not_fit(workload))
+    if workload.concurrent >= TOO_MANY_CONCURRENT:
+        reason = f"{workload.concurrent:,g} at once; {TOO_MANY_CONCURRENT:,} and more are for the cloud only"
+        yield Constraint("too many at once", "edge", reason)
+        yield Constraint("too many at once", "split", reason)
     if not workload.device_part:
         yield Constraint("nothing to split", "split", "no part of the work is named that the device could do")
     if workload.offline == "required":

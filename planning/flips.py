@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from planning.assumptions import DERIVED
+from planning.assumptions import MEMORY_OVER_SIZE
 from planning.ranges import RANGES
 from planning.rubric import Choice
+from planning.total_cost import BILLINGS
 from planning.workload import OFFLINES, RESIDENCIES, Workload
 
 STEP = 10 ** (1 / 16)
@@ -37,10 +38,8 @@ WORDS: Final[dict[str, tuple[Any, ...]]] = {
     "residency": RESIDENCIES,
     "offline": OFFLINES,
     "local_audit": (False, True),
-    "billing": ("by-use", "always-on"),
+    "billing": BILLINGS,
 }
-
-MEMORY_FOLLOWS: Final = DERIVED["memory_mb"].factor
 
 Recommend = Callable[[Workload], Choice | None]
 
@@ -90,7 +89,7 @@ def varied(workload: Workload, field: str, value: Any) -> Workload:
 
 def _memory(workload: Workload, size_mb: float) -> float:
     """What is beside the weights stays; what holds them follows."""
-    memory_mb = max(size_mb, workload.memory_mb + MEMORY_FOLLOWS * (size_mb - workload.size_mb))
+    memory_mb = max(size_mb, workload.memory_mb + MEMORY_OVER_SIZE * (size_mb - workload.size_mb))
     return min(memory_mb, RANGES["memory_mb"].high)
 
 

@@ -37,6 +37,7 @@ class Judgement:
         margin: Points between the two; None where there is no runner-up.
         decided_by: The constraints if one choice is left, the scores, the cost if those are equal, or a contradiction
             if nothing is left.
+        misses: Criteria in which the recommendation has no point: it wins by the sum of them, which may hide one.
         per_million: What a million inferences cost with each choice, in the prices' currency.
         per_month: What a month costs with each choice.
     """
@@ -48,6 +49,7 @@ class Judgement:
     runner_up: Choice | None
     margin: int | None
     decided_by: DecidedBy
+    misses: tuple[str, ...]
     per_million: Mapping[Choice, float]
     per_month: Mapping[Choice, float]
 
@@ -69,9 +71,9 @@ def judge(workload: Workload, prices: Prices) -> Judgement:
     left.sort(key=lambda choice: (-totals[choice], per_month[choice]))
     first, second = (*left, None, None)[:2]
     margin = None if first is None or second is None else totals[first] - totals[second]
-    return Judgement(
-        rows, totals, constraints, first, second, margin, _decided_by(len(left), margin), per_million, per_month
-    )
+    misses = tuple(row.criterion for row in rows if first is not None and row.scores[first].points == 0)
+    decided_by = _decided_by(len(left), margin)
+    return Judgement(rows, totals, constraints, first, second, margin, decided_by, misses, per_million, per_month)
 
 
 def demand_of(workload: Workload) -> Demand:

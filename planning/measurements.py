@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from planning.assumptions import assumed_anew
 from planning.workload import CloudModel, Provenance, Serving, Workload
 from router.model import TensorSpec
 
@@ -65,7 +66,7 @@ class CloudMeasurement:
 
 
 def with_model(workload: Workload, seen: ModelMeasurement) -> Workload:
-    """The workload with what was measured of the model on this device."""
+    """The workload with what was measured of the model on this device, and what is assumed from that."""
     source = Provenance("measured", f"{seen.file} on this device, {seen.runs:,} runs with empty input")
     values: dict[str, Any] = {
         "size_mb": seen.size_mb,
@@ -74,11 +75,13 @@ def with_model(workload: Workload, seen: ModelMeasurement) -> Workload:
         "device_per_second": seen.per_second,
     }
     serving = workload.serving or Serving(_model_name(seen.file), seen.inputs, seen.outputs)
-    return replace(
-        workload,
-        **values,
-        serving=replace(serving, edge_file=serving.edge_file or seen.file),
-        provenance={**workload.provenance, **dict.fromkeys(values, source)},
+    return assumed_anew(
+        replace(
+            workload,
+            **values,
+            serving=replace(serving, edge_file=serving.edge_file or seen.file),
+            provenance={**workload.provenance, **dict.fromkeys(values, source)},
+        )
     )
 
 

@@ -12,8 +12,8 @@ from planning.break_even import BreakEven, break_evens
 from planning.plain import as_plain
 from planning.price_file import default_prices
 from planning.prices import Figure, Prices
-from planning.ranges import Nonsense, checked
-from planning.total_cost import Billing, Cost, CostInputs, cloud_cost, edge_cost
+from planning.ranges import Nonsense, check_word, checked
+from planning.total_cost import BILLINGS, Billing, Cost, CostInputs, cloud_cost, edge_cost
 from planning.uncertainty import SAMPLES, Spread, Swing, likely, monte_carlo, tornado
 from planning.units import INFERENCE, MONTH, SECOND
 
@@ -37,6 +37,9 @@ class Demand:
         against: The node that the edge is held against.
         device_per_second: What a device does at full load; None is the price file's figure.
         node_per_second: The same for a node.
+
+    Raises:
+        Nonsense: A figure is not sensible, or a word not known.
     """
 
     rate_per_second: float | None = None
@@ -55,6 +58,7 @@ class Demand:
         for name in ("rate_per_second", "device_per_second", "node_per_second"):
             if getattr(self, name) is not None:
                 checked(name, getattr(self, name))
+        check_word("billing", self.billing, BILLINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ def tco(prices: Prices | None = None, demand: Demand | None = None, seed: int = 
     Raises:
         Nonsense: A figure is not sensible, or names a node that the price file does not have.
     """
+    checked("seed", seed)
+    checked("samples", samples)
     prices = prices or default_prices()
     demand = _settled(demand or Demand(), prices)
     if demand.against not in prices.nodes:
@@ -181,7 +187,7 @@ def tco(prices: Prices | None = None, demand: Demand | None = None, seed: int = 
         break_evens={name: break_evens(inputs[name], demand.billing, up_to) for name in prices.nodes},
         curves=_curves(inputs, compared, demand.billing, up_to),
         tornado=tornado(figures[demand.against], demand.billing),
-        spread=monte_carlo(figures[demand.against], demand.billing, seed, samples),
+        spread=monte_carlo(figures[demand.against], demand.billing, int(seed), int(samples)),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import click
 
-from planning.assumptions import ASSUMED, make_workload
+from planning.assumptions import completed, make_workload
 from planning.options import sensible
+from planning.total_cost import BILLINGS
 from planning.workload import OFFLINES, RESIDENCIES, Workload
 
 ASKED: Final[Mapping[str, tuple[str, float | None]]] = {
@@ -44,41 +45,38 @@ def ask_for_workload() -> Workload:
     click.echo("Enter takes what stands in brackets; it is then assumed, and the result says so.\n", err=True)
     name = click.prompt("What is the workload called?", default="my workload", err=True)
     given: dict[str, Any] = {}
-    assumed: dict[str, float] = {field: value for field, (value, _) in ASSUMED.items()}
+    suggested = {field: suggestion for field, (_, suggestion) in ASKED.items() if suggestion is not None}
     for field, (question, suggestion) in ASKED.items():
-        default = assumed[field] if suggestion is None else suggestion
+        default = completed(suggested | given)[field]
         answer = _number(field, question, default)
-        if suggestion is not None or answer != default:
+        if answer is not None:
             given[field] = answer
+        elif suggestion is not None:
+            given[field] = suggestion
     given["residency"] = _choice("May its data leave the site?", RESIDENCIES)
     given["local_audit"] = click.confirm("Must the site audit every decision by itself?", default=False, err=True)
     given["offline"] = _choice("What is needed while the WAN is down?", OFFLINES)
-    given |= {"node": "reference", "billing": _choice("How are nodes paid?", ("by-use", "always-on"))}
-    given |= _split(given, assumed)
-    return make_workload(name, given, "answered when asked")
-
-
-def _split(given: Mapping[str, Any], assumed: Mapping[str, float]) -> dict[str, Any]:
+    given |= {"node": "reference", "billing": _choice("How are nodes paid?", BILLINGS)}
     part = click.prompt(
         "Which part of the work could the device do alone, such as redaction or filtering (empty: none)?",
         default="",
         show_default=False,
         err=True,
     ).strip()
-    if not part:
-        return {}
-    known = {**assumed, **given}
-    defaults = {
-        "device_part_p95_ms": known["edge_p95_ms"],
-        "device_part_per_second": known["device_per_second"],
-        "forwarded_share": 1.0,
-        "forwarded_bytes": known["payload_bytes"],
-    }
-    return {"device_part": part} | {field: _number(field, SPLIT[field], defaults[field]) for field in SPLIT}
+    if part:
+        given |= {"device_part": part}
+        for field, question in SPLIT.items():
+            answer = _number(field, question, completed(given)[field])
+            if answer is not None:
+                given[field] = answer
+    return make_workload(name, given, "answered when asked")
 
 
-def _number(field: str, question: str, default: float) -> float:
-    return click.prompt(question, default=f"{default:.15g}", value_proc=sensible(field), err=True)
+def _number(field: str, question: str, default: float) -> float | None:
+    """None where what stands in brackets was taken."""
+    shown = f"{float(f'{default:.6g}'):.15g}"
+    answer: float = click.prompt(question, default=shown, value_proc=sensible(field), err=True)
+    return None if answer == float(shown) else answer
 
 
 def _choice(question: str, words: tuple[str, ...]) -> str:

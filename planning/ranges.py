@@ -1,14 +1,18 @@
 """What each figure may sensibly be. Everything that comes in from a file, an option or a prompt is held against this.
 
-Invariant: whatever passes `checked` is a finite number within its range, so no formula behind it can divide by zero.
+Invariants:
+
+- Whatever passes `checked` is a finite number within its range, so no formula behind it can divide by zero.
+- Whatever does not raises `Nonsense` and nothing else, be it text, nothing, or a whole number beyond any float.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from numbers import Real
+from typing import Any, Final
 
 
 class Nonsense(ValueError):
@@ -53,6 +57,7 @@ class Range:
         return f"{'a whole number ' if self.whole else ''}{least} {self.high:,.15g} {self.unit}".rstrip()
 
 
+SHOWN_LETTERS = 40
 SHARE = "(a share: 0.6 is 60 %)"
 
 RANGES: Final[Mapping[str, Range]] = {
@@ -99,8 +104,10 @@ RANGES: Final[Mapping[str, Range]] = {
     "forwarded_bytes": Range(0, 1e9, "bytes for each inference"),
     "confidence": Range(0, 1, "", above=True),
     "budget_per_month": Range(0, 1e9, "a month", above=True),
-    # a benchmark plan
+    # random draws
     "seed": Range(0, 2**32 - 1, "", whole=True),
+    "samples": Range(1, 1e6, "draws", whole=True),
+    # a benchmark plan
     "rounds": Range(1, 100, "rounds", whole=True),
     "warm_up_s": Range(0, 600, "seconds"),
     "per_second": Range(0, 20_000, "requests a second", above=True),
@@ -123,6 +130,43 @@ def checked(field: str, value: float) -> float:
     Raises:
         Nonsense: It is not; names the field and the sensible range.
     """
-    if value not in RANGES[field]:
-        raise Nonsense(field, f"{value:g} is not sensible; it must be {RANGES[field]}")
+    number = _number(value)
+    if number is None or number not in RANGES[field]:
+        shown = _shown(value) if number is None else f"{number:g}"
+        raise Nonsense(field, f"{shown} is not sensible; it must be {RANGES[field]}")
     return value
+
+
+def check_word(field: str, value: Any, words: Sequence[str]) -> None:
+    """Holds a word against those that are known.
+
+    Args:
+        field: What it is said of.
+        value: What was given.
+        words: The known ones.
+
+    Raises:
+        Nonsense: It is none of them; names the field and them.
+    """
+    if not isinstance(value, str) or value not in words:
+        *others, last = map(repr, words)
+        raise Nonsense(field, f"{_shown(value)} is not known; it must be {', '.join(others)} or {last}")
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no number: text that reads as one is a mistake too, and so is true for 1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    """What was given, in brief."""
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no whole number of more than some thousand digits
+        return "a number of thousands of digits"
+    return shown if len(shown) <= SHOWN_LETTERS else f"{shown[:SHOWN_LETTERS]}..."

@@ -152,7 +152,7 @@ def _throughput(workload: Workload) -> Row:
     used = f"{load:.0%} of a device at each site"
     if concurrent >= TOO_MANY_CONCURRENT:
         edge = (0, "10,000 at once and more are for the cloud only")
-        cloud, split = (BEST, "a pool with batching"), (1, "devices can thin out what comes, not answer it")
+        cloud, split = (BEST, "a pool with batching"), (0, "for the cloud only, in part neither")
     elif concurrent >= MANY_CONCURRENT:
         edge = (1, "thousands at once need many devices")
         cloud, split = (BEST, "a pool with batching"), (2, "devices thin out what reaches the pool")

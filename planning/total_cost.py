@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from planning.units import (
 )
 
 Billing = Literal["by-use", "always-on"]
+BILLINGS: Final[tuple[Billing, ...]] = ("by-use", "always-on")
 
 ALMOST_WHOLE = 1e-9
 """A load that exceeds what n machines do by less than this share is rounding, and needs no further machine."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from planning.advice import Advice
 from planning.break_even import BreakEven
 from planning.flips import Flip
+from planning.judgement import Judgement
 from planning.ownership import DEVICE, Tco
 from planning.rubric import BEST, CHOICES
 from planning.uncertainty import QUANTILES
@@ -32,6 +33,8 @@ def _advice(advice: Advice) -> Iterator[str]:
     yield f"{advice.workload.name}: {verdict(advice)}"
     for constraint in judgement.constraints:
         yield f"  {constraint.name} rules out {constraint.excludes}: {constraint.reason}"
+    for shortfall in shortfalls(advice.judgement):
+        yield f"  {shortfall}"
     yield ""
     yield from _table(
         ["criterion (0 to 3)", *CHOICES, "here"],
@@ -72,6 +75,18 @@ def verdict(advice: Advice) -> str:
     if judgement.margin:
         return f"{judgement.recommendation}, {judgement.margin} points ahead of {judgement.runner_up}"
     return f"{judgement.recommendation}, as many points as {judgement.runner_up}, and cheaper or simpler"
+
+
+def shortfalls(judgement: Judgement) -> tuple[str, ...]:
+    """A clause for every criterion that the recommendation misses."""
+    choice = judgement.recommendation
+    if choice is None:
+        return ()
+    return tuple(
+        f"but {choice} has no point for {row.criterion}: {row.scores[choice].reason}"
+        for row in judgement.rows
+        if row.criterion in judgement.misses
+    )
 
 
 def _flips(advice: Advice) -> Iterator[str]:

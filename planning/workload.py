@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from planning.ranges import RANGES, checked
-from planning.total_cost import Billing
+from planning.ranges import RANGES, check_word, checked
+from planning.total_cost import BILLINGS, Billing
 from router.model import TensorSpec
 
 Residency = Literal["may-leave", "redacted-only", "stays"]
@@ -124,7 +124,7 @@ class Workload:
         provenance: Where figures come from, by field. One that is not there is assumed.
 
     Raises:
-        Nonsense: A figure is not sensible.
+        Nonsense: A figure is not sensible, or a word not known.
     """
 
     name: str
@@ -163,6 +163,9 @@ class Workload:
     def __post_init__(self) -> None:
         for name in FIGURES:
             checked(name, getattr(self, name))
+        check_word("billing", self.billing, BILLINGS)
+        check_word("residency", self.residency, RESIDENCIES)
+        check_word("offline", self.offline, OFFLINES)
 
     def is_measured(self, name: str) -> bool:
         """Whether this tool measured a figure."""

@@ -12,7 +12,7 @@ from planning.report.latencies import Run
 from planning.report.measured import latencies
 from planning.report.names import in_words, ruled_out
 from planning.rubric import BEST, CHOICES
-from planning.wording import how_far, money, shown, verdict
+from planning.wording import how_far, money, shortfalls, shown, verdict
 
 LIBRARIES = ("hybrid-router", "numpy", "matplotlib")
 
@@ -55,6 +55,7 @@ def _answer(advice: Advice) -> Section:
     judgement, workload = advice.judgement, advice.workload
     words = verdict(advice)
     blocks: list[Block] = [Paragraph(f"{words[0].upper()}{words[1:]}.", lead=True)]
+    blocks += [Paragraph(f"{shortfall[0].upper()}{shortfall[1:]}.") for shortfall in shortfalls(judgement)]
     if judgement.recommendation is not None:
         choice = judgement.recommendation
         others = " ".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 import httpx
@@ -17,6 +18,7 @@ from conformance.refusals import WRONG
 from conformance.rest import Rest
 from conformance.rpc import CHANNEL_OPTIONS, Rpc
 from conformance.run import run
+from conformance.tensors import Model, Spec
 from conformance.verdict import Status, Verdict
 from tests.contract.oip_server import SUM, RestServer
 from tests.contract.oip_servicer import rpc_server
@@ -246,6 +248,33 @@ def test_a_model_of_halves_is_not_asked_in_json() -> None:
     rows = list(run(CHECKS, find_rest(http, "half"), None))
     assert not ended(rows, "rest", Status.FAIL)
     assert "infer" in ended(rows, "rest", Status.NOT_TRIED)
+
+
+SHAPED = {"vast-shape", "negative-shape"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "not_tried"),
+    [
+        ([()], SHAPED),
+        ([(0,)], SHAPED | {"wrong-count"}),
+        ([(-1, 0)], SHAPED | {"wrong-count"}),
+        ([(), (0,)], SHAPED),
+        ([(), (0,), (2,)], set()),
+    ],
+)
+def test_a_mistake_that_no_input_has_room_for_is_not_tried(shapes: list[tuple[int, ...]], not_tried: set[str]) -> None:
+    """Taken away from nothing, or put beside a 0, it would be no mistake, and a right server would be called wrong."""
+    inputs = tuple(Spec(f"in{place}", "FP32", shape) for place, shape in enumerate(shapes))
+    model = Model("narrow", ("1",), inputs, (Spec("out", "FP32", (-1,)),))
+    refuses = httpx.MockTransport(lambda _: httpx.Response(400, json={"error": "no"}))
+    rest = Rest(httpx.Client(base_url="http://server", transport=refuses), frozenset(), (model,), model)
+    checks = [check for check in CHECKS if check.name in SHAPED | {"wrong-count"}]
+    with rpc_side() as right:  # it knows no such model, and so refuses whatever is asked of it
+        rows = list(run(checks, rest, replace(right, models=(model,), subject=model)))
+    for side in ("rest", "rpc"):
+        assert ended(rows, side, Status.NOT_TRIED) == not_tried
+        assert not ended(rows, side, Status.FAIL)
 
 
 def test_the_subject_is_a_model_that_takes_numbers_and_answers() -> None:

@@ -117,6 +117,39 @@ def test_a_nonsensical_answer_is_asked_again() -> None:
     assert ended.stdout.startswith("mine: ")
 
 
+@pytest.mark.parametrize("measure", [(), ("--measure", "grpc://127.0.0.1:9/digits")])
+def test_a_policy_file_that_no_answer_could_make_is_refused_before_the_first_question(
+    measure: tuple[str, ...], tmp_path: Path
+) -> None:
+    ended = run("advise", *measure, "--policy-out", tmp_path / "drafted.yaml", stdin="\n" * 20)
+    assert "--policy-out needs the model's tensors, which no answer tells" in said(ended, 2)
+    assert "Measuring" not in ended.stderr
+    assert "?" not in ended.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_where_no_policy_can_be_drafted_the_advice_comes_all_the_same(as_json: bool, tmp_path: Path) -> None:
+    workload, drafted_file, report = (tmp_path / name for name in ("workload.yaml", "drafted.yaml", "decision.html"))
+    text = (EXAMPLES / "llm-13b.yaml").read_text()
+    for content, words, sentence in (
+        (text[: text.index("serving:")], "cloud, the only choice that is left", "has no `serving` section"),
+        (text.replace("may-leave", "stays"), "nothing is left", "contradicts itself"),
+    ):
+        workload.write_text(content)
+        report.unlink(missing_ok=True)
+        options = ("--policy-out", drafted_file, "--report", report, *(("--json",) if as_json else ()))
+        ended = run("advise", workload, *options)
+        assert ended.returncode == 1
+        assert sentence in ended.stderr.splitlines()[-1]
+        if as_json:
+            assert json.loads(ended.stdout)["workload"] == "13 B language model"
+        else:
+            assert ended.stdout.startswith(f"13 B language model: {words}")
+            assert f"The report is {report}." in ended.stdout
+        assert sentence in report.read_text()
+        assert not drafted_file.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -136,7 +169,9 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     sentence = said(run("tco", "--prices", prices), 1)
     assert re.search(r"line \d+: electricity.per_kwh: -0.12 is not sensible; it must be from 0 to 10", sentence)
     assert "against: there is no node 'gpu'" in said(run("tco", "--against", "gpu"), 1)
-    assert "No such file" in said(run("advise", EXAMPLES / "kiosk.yaml", "--policy-out", tmp_path / "no/where"), 1)
+    ended = run("advise", EXAMPLES / "kiosk.yaml", "--policy-out", tmp_path / "no/where")
+    assert (ended.returncode, "No such file" in ended.stderr) == (1, True)
+    assert ended.stdout.startswith("retail kiosk: edge")
 
 
 def test_tco_says_both_readings_of_the_device() -> None:

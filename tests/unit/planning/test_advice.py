@@ -15,9 +15,9 @@ from planning.judgement import judge
 from planning.price_file import default_prices
 from planning.ranges import Nonsense
 from planning.rubric import CHOICES, Choice
-from planning.wording import advice_text
+from planning.wording import advice_text, shortfalls
 from planning.workload import Provenance, Workload
-from tests.unit.planning.workloads import EXAMPLES, example, workloads
+from tests.unit.planning.workloads import EXAMPLES, example, slow_but_best, workloads
 
 PRICES = default_prices()
 
@@ -90,6 +90,7 @@ def test_hard_constraints(workload: Workload) -> None:
         ({"edge"}, {"parameters_billion": 13.0}),
         ({"edge"}, {"vram_gb": 40.0}),
         ({"edge"}, {"memory_mb": 9000.0, "device_memory_mb": 8000.0}),
+        ({"edge", "split"}, {"concurrent": 10_000.0}),
     ):
         assert recommend(replace(workload, **change)) not in forbidden
 
@@ -157,6 +158,23 @@ def test_below_50_ms_an_assumed_cloud_does_not_count_and_above_150_it_does(targe
     assert judge(near, PRICES).rows[0].scores["cloud"].points == cloud
 
 
+@given(workloads)
+def test_what_the_recommendation_misses_is_told_apart_from_what_it_meets(workload: Workload) -> None:
+    judgement = judge(workload, PRICES)
+    choice = judgement.recommendation
+    missed = [row.criterion for row in judgement.rows if choice is not None and row.scores[choice].points == 0]
+    assert list(judgement.misses) == missed
+    assert len(shortfalls(judgement)) == len(missed)
+
+
+def test_a_choice_that_wins_and_misses_its_own_target_says_so() -> None:
+    advice = planning.advise(slow_but_best())
+    assert advice.judgement.recommendation == "edge"
+    assert "\n  but edge has no point for latency: P95 of 900 ms is 300% of the target\n" in advice_text(advice)
+    assert advice.as_json()["misses"] == ["latency"]
+    assert "but" not in advice_text(planning.advise(example("kiosk"))).split("\n\n")[0]
+
+
 def test_a_contradiction_is_said_and_what_would_solve_it() -> None:
     both = replace(example("llm-13b"), offline="required")
     advice = planning.advise(both)
@@ -186,6 +204,19 @@ def test_an_unknown_node_is_refused() -> None:
 def test_nonsense_is_refused_from_python_too(field: str, value: float) -> None:
     with pytest.raises(Nonsense, match=f"^{field}: .* is not sensible; it must be "):
         varied(example("kiosk"), field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("residency", "'may-leave', 'redacted-only' or 'stays'"),
+        ("offline", "'not-needed', 'degraded' or 'required'"),
+        ("billing", "'by-use' or 'always-on'"),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused_from_python_too(field: str, words: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: 'x' is not known; it must be {words}$"):
+        varied(example("kiosk"), field, "x")
 
 
 def test_the_result_is_plain_values() -> None:

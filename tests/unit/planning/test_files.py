@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planning.price_file import DEFAULT_PRICES, load_prices
-from planning.ranges import RANGES, Nonsense, checked
+from planning.ranges import RANGES, Nonsense, check_word, checked
 from planning.sections import UnusableFile
+from planning.workload import RESIDENCIES
 from planning.workload_file import load_workload
 from tests.unit.planning.workloads import EXAMPLES
 
@@ -32,6 +37,11 @@ def line_of(text: str, part: str) -> int:
         (("sites: 40", "sites: 40, device_utilisation: 3.0"), "traffic.device_utilisation", "up to 1 (a share: 0.6 is"),
         (("sites: 40", "sites: 0"), "traffic.sites", "a whole number from 1 to 1,000,000"),
         (("size_mb: 15", "size_mb: .nan"), "model.size_mb", "above 0 and up to 1,000,000 MB"),
+        (
+            ("sites: 40", f"sites: {'9' * 400}"),
+            "traffic.sites",
+            "999... is not sensible; it must be a whole number from 1",
+        ),
         (("size_mb: 15", "size_mb: heavy"), "model.size_mb", "above 0 and up to 1,000,000 MB"),
         (("residency: stays", "residency: maybe"), "compliance.residency", "'may-leave', 'redacted-only' or 'stays'"),
         (("size_mb: 15", "size: 15"), "model.size", "unknown key"),
@@ -114,3 +124,29 @@ def test_what_passes_is_within_its_range(field: str, value: float) -> None:
     else:
         with pytest.raises(Nonsense, match=f"^{field}: .*{re.escape(str(sensible))}"):
             checked(field, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), 10**5000, Fraction(10**400), Fraction(10**5000), "3", "", None, True, [3], 1j, Decimal(3)],
+    ids=type,
+)
+def test_what_is_no_number_is_refused_as_any_other_nonsense(value: Any) -> None:
+    with pytest.raises(Nonsense, match=r"^sites: .* is not sensible; it must be a whole number from 1 to 1,000,000 "):
+        checked("sites", value)
+
+
+@pytest.mark.parametrize("value", [3, 3.0, Fraction(3), np.int64(3), np.float32(3)], ids=type)
+def test_a_number_is_one_whatever_its_type(value: Any) -> None:
+    assert checked("sites", value) == 3
+
+
+@pytest.mark.parametrize("value", ["x", "", None, 3, ["stays"], "stay" * 1000])
+def test_a_word_that_is_not_known_is_refused_and_the_known_ones_are_named(value: Any) -> None:
+    check_word("residency", "stays", RESIDENCIES)
+    with pytest.raises(Nonsense) as refused:
+        check_word("residency", value, RESIDENCIES)
+    sentence = str(refused.value)
+    assert sentence.startswith("residency: ")
+    assert sentence.endswith(" is not known; it must be 'may-leave', 'redacted-only' or 'stays'")
+    assert len(sentence) < 150

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from planning.ownership import Demand, cost_figures, tco
 from planning.price_file import default_prices
+from planning.ranges import Nonsense
 from planning.total_cost import CostInputs, cloud_cost, edge_cost
 from planning.uncertainty import likely
+from planning.units import DAY, HOUR, INFERENCE, MONTH, SECOND
 from router.pricing import DevicePrice, NodePrice
 
 SECONDS_A_MONTH = 30 * 24 * 3600
@@ -52,13 +55,18 @@ def test_both_readings_stand_in_the_result() -> None:
 
 
 def test_one_day_at_25_a_second_is_what_the_source_counts_as_a_month() -> None:
-    assert 25 * 24 * 3600 == 2.16e6 == default_prices().device.counted_per_month
-    assert 25 * SECONDS_A_MONTH == 64.8e6
+    device = default_prices().device
+    throughput = device.inferences_per_second.likely * INFERENCE / SECOND
+    assert (throughput * DAY).to(INFERENCE) == device.counted_per_month == 2.16e6
+    assert (throughput * MONTH).to(INFERENCE) == 64.8e6
+    assert tco().demand.rate_per_second == pytest.approx(2.16e6 / SECONDS_A_MONTH)
 
 
 def test_a_million_on_the_reference_node() -> None:
-    assert pytest.approx(1.39, abs=0.005) == 1e6 / 200 / 3600
-    assert f"{cloud_cost(INPUTS, 'by-use').per_million:.2f}" == "2.78"
+    a_million_a_month = cloud_cost(at(1e6 / SECONDS_A_MONTH), "by-use")
+    busy = a_million_a_month.machines * MONTH
+    assert f"{busy.to(HOUR):.2f}" == "1.39"
+    assert f"{a_million_a_month.per_month:.2f}" == f"{a_million_a_month.per_million:.2f}" == "2.78"
 
 
 @pytest.mark.parametrize(
@@ -131,3 +139,36 @@ def test_a_curve_is_its_points(some: list[float]) -> None:
         (cloud_cost(curve, "always-on"), [cloud_cost(at(rate), "always-on") for rate in some]),
     ):
         assert list(np.atleast_1d(cost.per_million)) == pytest.approx([float(one.per_million) for one in single])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sensible"),
+    [
+        ("sites", "3", "'3' is not sensible; it must be a whole number from 1 to 1,000,000 sites"),
+        ("rate_per_second", 10**400, r"10+\.\.\. is not sensible; it must be above 0 and up to"),
+        ("bytes_out", None, "None is not sensible; it must be from 0 to"),
+        ("billing", "never", "'never' is not known; it must be 'by-use' or 'always-on'"),
+    ],
+)
+def test_a_nonsensical_demand_is_refused(field: str, value: Any, sensible: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: {sensible}"):
+        Demand(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sensible"),
+    [
+        ("seed", -1, "-1 is not sensible; it must be a whole number from 0 to 4,294,967,295"),
+        ("seed", 0.5, "0.5 is not sensible; it must be a whole number from 0 to"),
+        ("samples", 0, "0 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+        ("samples", -5, "-5 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+        ("samples", 1e9, r"1e\+09 is not sensible; it must be a whole number from 1 to 1,000,000 draws"),
+    ],
+)
+def test_nonsensical_draws_are_refused(field: str, value: Any, sensible: str) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: {sensible}"):
+        tco(**{field: value})
+
+
+def test_one_draw_is_enough_to_be_counted() -> None:
+    assert tco(seed=2**32 - 1, samples=1).spread.samples == 1

@@ -7,8 +7,10 @@ import re
 import pytest
 import yaml
 
+import planning
 from planning.policy_draft import draft_policy
 from planning.price_file import default_prices
+from planning.report.blocks import Paragraph
 from planning.report.content import make_report
 from planning.report.page import html
 from planning.rubric import CHOICES
@@ -17,6 +19,7 @@ from policies.loader import load
 from tests.unit.planning.report.decisions import hostile, opened, worked
 from tests.unit.planning.report.pages import Page
 from tests.unit.planning.test_advice import EXPECTED
+from tests.unit.planning.workloads import slow_but_best
 
 SECTIONS = ["answer", "flips", "constraints", "rubric", "costs"]
 SECTIONS += ["sensitivity", "interval", "latencies", "policy", "figures"]
@@ -39,6 +42,15 @@ def test_it_is_whole_and_needs_nothing_else(name: str) -> None:
     assert "http" not in text
     assert set(re.findall(r"url\((.)", text)) == {"#"}
     assert not re.search(r"@import|src=", text)
+
+
+def test_a_target_that_the_recommendation_misses_is_said_with_it() -> None:
+    advice = planning.advise(slow_but_best())
+    report = make_report(advice, "")
+    sentence = "But edge has no point for latency: P95 of 900 ms is 300% of the target."
+    assert sentence in Page(html(report)).words["answer"]
+    assert Paragraph(sentence) in report.sections[0].in_short
+    assert "no point" not in opened("kiosk")[1].words["answer"]
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
