@@ -39,8 +39,9 @@ def _broken(workload: Workload) -> Iterator[Constraint]:
         yield Constraint("residency", "split", "the data may not leave the site, redacted neither")
     if not fits_device(workload):
         yield Constraint("does not fit", "edge", _why_it_does_not_fit(workload))
-    if workload.concurrent >= TOO_MANY_CONCURRENT:
-        reason = f"{workload.concurrent:,g} at once; {TOO_MANY_CONCURRENT:,} and more are for the cloud only"
+    if workload.concurrent_at_a_site >= TOO_MANY_CONCURRENT:
+        at_once = f"{workload.concurrent_at_a_site:,g} at once at a site"
+        reason = f"{at_once}; {TOO_MANY_CONCURRENT:,} and more are for the cloud only"
         yield Constraint("too many at once", "edge", reason)
         yield Constraint("too many at once", "split", reason)
     if not workload.device_part:

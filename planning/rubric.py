@@ -146,9 +146,9 @@ def _size(workload: Workload) -> Row:
 
 
 def _throughput(workload: Workload) -> Row:
-    concurrent = workload.concurrent
+    concurrent = workload.concurrent_at_a_site
     load = workload.rate_per_second / (workload.device_per_second * workload.sites)
-    value = f"{workload.rate_per_second:g}/s on average, {concurrent:g} at once, {workload.sites} sites"
+    value = f"{workload.rate_per_second:g}/s on average, {workload.concurrent:g} at once, {workload.sites} sites"
     used = f"{load:.0%} of a device at each site"
     if concurrent >= TOO_MANY_CONCURRENT:
         edge = (0, "10,000 at once and more are for the cloud only")
@@ -162,7 +162,7 @@ def _throughput(workload: Workload) -> Row:
         edge = (points, used)
         cloud = (BEST if load > 1 else 2, "a pool takes it" if load > 1 else "a pool would take far more")
         split = (2, f"{workload.forwarded_share:.0%} of it reaches the cloud")
-    threshold = "up to hundreds/s a device: edge; thousands at once: cloud pool; 10,000 and more: cloud only"
+    threshold = "up to hundreds/s a device: edge; thousands at once at a site: cloud pool; 10,000 and more: cloud only"
     return _row("throughput", value, threshold, edge, cloud, split)
 
 

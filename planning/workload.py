@@ -171,6 +171,11 @@ class Workload:
         """Whether this tool measured a figure."""
         return name in self.provenance and self.provenance[name].origin == "measured"
 
+    @property
+    def concurrent_at_a_site(self) -> float:
+        """Requests at once at the peak at one of the sites, which is what a device there has to answer."""
+        return self.concurrent / self.sites
+
     def cloud_p95_ms(self, sent_bytes: float) -> float:
         """What an answer of the cloud takes, end to end: round trip, the payload on the uplink, and compute."""
         transfer = sent_bytes * BITS_PER_BYTE / (self.uplink_mbit_per_second * MEGABIT) * SECOND_IN_MS

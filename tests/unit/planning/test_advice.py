@@ -90,7 +90,7 @@ def test_hard_constraints(workload: Workload) -> None:
         ({"edge"}, {"parameters_billion": 13.0}),
         ({"edge"}, {"vram_gb": 40.0}),
         ({"edge"}, {"memory_mb": 9000.0, "device_memory_mb": 8000.0}),
-        ({"edge", "split"}, {"concurrent": 10_000.0}),
+        ({"edge", "split"}, {"concurrent": 10_000.0, "sites": 1}),
     ):
         assert recommend(replace(workload, **change)) not in forbidden
 

@@ -127,6 +127,9 @@ def test_lines_of_model_size(model: dict[str, float], expected: tuple[int, int, 
 def test_lines_of_concurrency(concurrent: float, expected: tuple[int, int, int], out: dict[Choice, str]) -> None:
     assert points("throughput", plain(concurrent=concurrent)) == expected
     assert ruled_out(plain(concurrent=concurrent)) == out
+    fleet = plain(concurrent=200 * concurrent, sites=200)
+    assert points("throughput", fleet) == expected
+    assert ruled_out(fleet) == out
 
 
 @pytest.mark.parametrize(
