@@ -20,7 +20,7 @@ from router.errors import (
     UnknownModel,
 )
 from router.execution import Answer, Execution
-from router.extras import new_extras
+from router.extras import Extras
 from router.generation import Generation, World, open_generation
 from router.instance import Instance
 from router.ledger import Ledger
@@ -30,12 +30,9 @@ from router.purse import Purse, Purses
 from router.snapshot import Snapshot
 from router.types import (
     UNCLASSIFIED,
-    EncodedImage,
-    Facts,
     InferenceRequest,
     InferenceResponse,
     Route,
-    round_up_to_power_of_two,
 )
 
 log = logging.getLogger(__name__)
@@ -83,7 +80,7 @@ class Engine:
         self._clock = clock
         self._random = random
         self._purses = Purses(ledger, today)
-        self._extras = new_extras(Shares())
+        self._extras = Extras(Shares())
         self._planner = Planner()
         self._tasks: asyncio.TaskGroup | None = None
         self._probes: dict[Instance, asyncio.Task[None]] = {}
@@ -131,7 +128,7 @@ class Engine:
         }
         if first:
             await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
-        self._extras = new_extras(deployment.shares)
+        self._extras = Extras(deployment.shares)
         self._planner.adopt(World.of(generation, self._clock()))
         for instance, probing in first.items():
             self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")
@@ -168,7 +165,7 @@ class Engine:
         Raises:
             UnknownModel: There is none; the error lists those that there are.
         """
-        entry = self.deployment.models.get(name)
+        entry = self._planner.world.generation.deployment.models.get(name)
         if entry is None:
             known = sorted(self.deployment.models)
             close = difflib.get_close_matches(name[:64], known[:200], n=1)
@@ -188,8 +185,9 @@ class Engine:
         """
         if name is None:
             return UNCLASSIFIED
-        if name not in self.snapshot.sites:
-            known = ", ".join(self.snapshot.sites)
+        sites = self._planner.world.snapshot.sites
+        if name not in sites:
+            known = ", ".join(sites)
             raise InvalidField(
                 f"data_class {name[:100]!r} is not known here; known are {known}. "
                 "Data of a class that the policy file does not name is not let in.",
@@ -197,15 +195,9 @@ class Engine:
             )
         return name
 
-    @staticmethod
-    def facts(request: InferenceRequest) -> Facts:
-        """What a policy may know of a request."""
-        size = round_up_to_power_of_two(request.payload_bytes)
-        return Facts(request.model, request.data_class, size, isinstance(request.payload, EncodedImage))
-
-    def prepare(self, facts: Facts) -> Prepared:
-        """The guarded plan for these facts, as of the current snapshot; nothing is executed."""
-        return self._planner.prepare(facts)
+    def prepare(self, request: InferenceRequest) -> Prepared:
+        """The guarded plan for a request, as of the current snapshot; nothing is executed."""
+        return self._planner.prepared_for(request)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Answers a request.
@@ -220,19 +212,19 @@ class Engine:
             RouterError: In its other kinds, as the attempts raised them.
         """
         started = self._clock()
-        prepared = self._planner.prepare(self.facts(request))
+        prepared = self._planner.prepared_for(request)
         self._observer.planned(self._clock() - started)
         for backend in prepared.blocked:
             self._observer.residency_blocked(backend, request.data_class)
         deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
-        self._extras.deposit()
+        self._extras.requests += 1
         dispatch = Dispatch(request, prepared.model.spec, deadline, self._clock, self._preprocess)
         execution = Execution(dispatch, self._extras)
         try:
             with self._planner.world.generation.leases:
                 if not prepared.steps:
                     raise self._planner.refusal(prepared, request.data_class, self._clock())
-                explores = prepared.explore and self._extras.explorations.withdraw()
+                explores = prepared.explore and self._extras.may_explore()
                 answer = await execution.run(prepared.explore if explores else prepared.steps)
         except RouterError as error:
             self._observer.failed(request.model, prepared.policy, error, execution.attempts)

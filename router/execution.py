@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from router.cascade import Rows, confident_rows, merge_rows
 from router.dispatch import Dispatch
@@ -36,11 +35,8 @@ HEDGE_LOST = "hedge-lost"
 Step = tuple[Attempt, Target]
 
 
-class Turn(NamedTuple):
-    """An attempt's turn: until when, and whether it is made against the prediction that it does not fit."""
-
-    limit: float
-    trial: bool = False
+Turn = tuple[float, bool]
+"""An attempt's turn: until when, and whether it is made against the prediction that it does not fit."""
 
 
 @dataclass(slots=True)
@@ -118,13 +114,13 @@ class Execution:
         attempt, target = steps[index]
         limit = cut_off(steps, index, now, self._dispatch.deadline)
         if limit is not None and (self._held is None or now + attempt.expected_s <= limit):
-            return Turn(limit)
+            return limit, False
         limit = self._dispatch.deadline - attempt.reserve_s
         instance = target.instance
         # The round trip is measured all the while; only what calls took beyond it has to be put to the test.
         testable = self._held is None and now + instance.latency.round_trip_s < limit
         if testable and instance.may_try(now, self._dispatch.request.payload_bytes):
-            return Turn(limit, trial=True)
+            return limit, True
         self._notes += (
             f"; no time for {attempt.backend}, which usually takes {attempt.expected_s * 1000:.0f} ms, "
             f"with {(self._dispatch.deadline - now) * 1000:.0f} ms left"
@@ -142,7 +138,7 @@ class Execution:
             async with asyncio.TaskGroup() as race:
                 leading = race.create_task(self._attempt(steps[index], turn, "fallback" if begun else "first"))
                 await asyncio.wait((leading,), timeout=steps[index][0].hedge_after)
-                if leading.done() or not self._extras.hedges.withdraw():
+                if leading.done() or not self._extras.may_hedge():
                     return await leading, index + 1
                 turn_behind = self._turn(steps, index + 1)
                 if turn_behind is None:
@@ -163,16 +159,17 @@ class Execution:
             An answer if it is final; None after a failure, and for an answer that is held.
         """
         attempt, target = step
+        limit, trial = turn
         while True:
             record = AttemptRecord(attempt.backend, Outcome.IGNORE, role=role)
             self.attempts.append(record)
             rows = self._pending
             try:
-                reply = await self._dispatch.call(attempt, target, record, turn.limit, rows, trial=turn.trial)
+                reply = await self._dispatch.call(attempt, target, record, limit, rows, trial=trial)
             except BackendError as error:
                 record.error = error.code
                 self._last = error
-                if role == "retry" or not self._may_retry(error, attempt, target, turn.limit):
+                if role == "retry" or not self._may_retry(error, attempt, target, limit):
                     return None
                 role = "retry"
             else:
@@ -185,7 +182,7 @@ class Execution:
             and target.entry.site != ON_PREMISES
             and target.instance.breaker.admits
             and self._dispatch.clock() + attempt.expected_s < limit
-            and self._extras.retries.withdraw()
+            and self._extras.may_retry()
         )
 
     def _take(

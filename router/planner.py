@@ -12,7 +12,7 @@ from router.errors import InternalError, NoBackendAvailable, ResidencyForbids, R
 from router.execution import Step
 from router.generation import World
 from router.plan import MARGIN_S, Plan, foreseen
-from router.types import Facts
+from router.types import EncodedImage, Facts, InferenceRequest, round_up_to_power_of_two
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Prepared:
     """A plan ready to be carried out: guarded, with reserves, its targets looked up.
 
     Args:
+        facts: What it was made from.
         policy: Name of the policy that made it.
         model: The model.
         plan: The plan.
@@ -39,6 +40,7 @@ class Prepared:
         blocked: Backends that the residency guard took out of it.
     """
 
+    facts: Facts
     policy: str
     model: ModelEntry
     plan: Plan
@@ -58,7 +60,7 @@ class Planner:
     def __init__(self) -> None:
         self.world = World.empty()
         self.lag_s = 0.0
-        self._plans: dict[Facts, Prepared] = {}
+        self._plans: dict[tuple[str, str, int, bool], Prepared] = {}
         self._incumbents: dict[Facts, str] = {}
         self._watch = Watch()
 
@@ -91,15 +93,17 @@ class Planner:
         """Learns how late the latest look at the world was. What was long ago counts less and less."""
         self.lag_s = min(LONGEST_LAG_S, max(seconds, self.lag_s * LAG_KEPT))
 
-    def prepare(self, facts: Facts) -> Prepared:
-        """The guarded plan for these facts, as of the world now.
+    def prepared_for(self, request: InferenceRequest) -> Prepared:
+        """The guarded plan for a request, as of the world now.
 
         Raises:
             InternalError: The policy failed.
         """
-        prepared = self._plans.get(facts)
+        size = round_up_to_power_of_two(request.payload_bytes)
+        key = (request.model, request.data_class, size, isinstance(request.payload, EncodedImage))
+        prepared = self._plans.get(key)  # by what the facts are made of: they take longer to make than to find
         if prepared is None:
-            prepared = self._plans[facts] = self._make(facts)
+            prepared = self._plans[key] = self._make(Facts(*key))
         return prepared
 
     def refusal(self, prepared: Prepared, data_class: str, now: float) -> RouterError:
@@ -120,9 +124,9 @@ class Planner:
 
     def _replace(self, world: World) -> None:
         """Puts a newer world in the place of the old one, whose plans are forgotten but for whom they put first."""
-        for facts, prepared in self._plans.items():
+        for prepared in self._plans.values():
             if prepared.steps:
-                self._incumbents[facts] = prepared.steps[0][0].backend
+                self._incumbents[prepared.facts] = prepared.steps[0][0].backend
         self._plans = {}
         self.world = world.remembering(self._incumbents)
 
@@ -132,7 +136,7 @@ class Planner:
         name = deployment.route(facts.model, facts.data_class)
         if name is None:
             plan = Plan((), f"no route matches model {facts.model!r} with data class {facts.data_class!r}")
-            return Prepared("none", deployment.models[facts.model], plan, (), (), ())
+            return Prepared(facts, "none", deployment.models[facts.model], plan, (), (), ())
         try:
             wished = deployment.policies[name].plan(facts, world.snapshot)
         except Exception:
@@ -145,4 +149,4 @@ class Planner:
             tuple((attempt, targets[facts.model, attempt.backend]) for attempt in order)
             for order in (plan.attempts, plan.explore)
         )
-        return Prepared(name, deployment.models[facts.model], plan, steps, explore, blocked)
+        return Prepared(facts, name, deployment.models[facts.model], plan, steps, explore, blocked)

@@ -21,7 +21,7 @@ OF_LATE = 5
 
 def size_class(payload_bytes: int) -> int:
     """The exponent of the smallest power of two that is at least the size."""
-    return max(0, payload_bytes - 1).bit_length()
+    return (payload_bytes - 1).bit_length() if payload_bytes else 0
 
 
 class RecentCalls:

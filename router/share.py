@@ -41,13 +41,12 @@ class TrafficShare:
         self._most = math.floor(burst * UNIT) if self._deposit else 0
         self._saved = self._most
 
-    def deposit(self) -> None:
-        """A request came."""
-        self._saved += self._deposit
+    def deposit(self, requests: int) -> None:
+        """So many requests came."""
+        self._saved = min(self._most, self._saved + requests * self._deposit)
 
     def withdraw(self) -> bool:
         """Takes one extra out of what was saved up. Returns whether there was one."""
-        self._saved = min(self._most, self._saved)  # here and not with each deposit, of which there are many more
         if self._saved < UNIT:
             return False
         self._saved -= UNIT

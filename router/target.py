@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.deployment import BackendEntry
 from router.device import Strain
@@ -15,12 +15,22 @@ from router.types import ON_PREMISES, AttemptRecord
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        usd_per_inference, usd_per_byte_out: What its price comes to.
+    """
 
     backend: str
     entry: BackendEntry
     instance: Instance
     purse: Purse | None = None
+    usd_per_inference: float = field(init=False)
+    usd_per_byte_out: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "usd_per_inference", self.entry.price.usd_per_inference)
+        object.__setattr__(self, "usd_per_byte_out", self.entry.price.usd_per_byte_out)
 
     def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
         """Puts on record what a call costs from the moment it is sent, whatever becomes of it.
@@ -30,11 +40,12 @@ class Target:
         """
         if self.purse is not None and self.purse.is_spent:
             raise BudgetSpent(f"{self.backend}: {self.purse.why_spent}.")
-        price = self.entry.price
-        record.site = self.entry.site
+        site = self.entry.site
+        bytes_out = 0 if site == ON_PREMISES else payload_bytes
+        record.site = site
         record.payload_bytes = payload_bytes
-        record.bytes_out = 0 if self.entry.site == ON_PREMISES else payload_bytes
-        record.cost_usd = inferences * price.usd_per_inference + record.bytes_out * price.usd_per_byte_out
+        record.bytes_out = bytes_out
+        record.cost_usd = inferences * self.usd_per_inference + bytes_out * self.usd_per_byte_out
         if self.purse is not None:
             self.purse.charge(record.cost_usd)
 
@@ -60,8 +71,8 @@ class Target:
             in_flight=instance.admission.in_flight,
             waiting=instance.admission.waiting,
             limit=instance.admission.limit.value,
-            usd_per_inference=self.entry.price.usd_per_inference,
-            usd_per_byte_out=self.entry.price.usd_per_byte_out,
+            usd_per_inference=self.usd_per_inference,
+            usd_per_byte_out=self.usd_per_byte_out,
             left_usd=None if purse is None else purse.left_usd,
             spent=purse is not None and purse.is_spent,
             strain=strain if instance.backend.on_device else Strain.NORMAL,

@@ -102,7 +102,7 @@ class Facts(NamedTuple):
 
 def round_up_to_power_of_two(size: int) -> int:
     """The smallest power of two that is at least `size` (and at least 1)."""
-    return 1 << max(0, size - 1).bit_length()
+    return 1 << (size - 1).bit_length() if size else 1
 
 
 @dataclass(slots=True)

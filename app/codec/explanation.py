@@ -18,8 +18,8 @@ def explain(engine: Engine, request: InferenceRequest) -> bytes:
     Times are milliseconds, the prediction is for this payload, `null` where nothing is known yet. `cost_usd` is what
     this attempt alone would cost if it were made.
     """
-    facts = engine.facts(request)
-    prepared = engine.prepare(facts)
+    prepared = engine.prepare(request)
+    facts = prepared.facts
     size, rows = request.payload_bytes, row_count(request.payload, prepared.model.spec)
     targets = engine.snapshot.targets
     return orjson.dumps(

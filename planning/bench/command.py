@@ -26,7 +26,7 @@ def bench() -> None:
     """Measure latency, throughput, errors and cost on your own model, and compare two measurements.
 
     \b
-      hybrid-router bench run quick    (a minute and a half, with a model made on the spot)
+      hybrid-router bench run quick     # about a minute and a half, with a model made on the spot
       hybrid-router bench run my-plan.yaml --out a.json
       hybrid-router bench compare a.json b.json
     """

@@ -121,7 +121,7 @@ async def measure(count: int, rounds: int, calls: int, folder: Path) -> list[flo
                 took.append(clock() - began)
             took.sort()
             engine.refresh()
-            first = _time(lambda: engine.prepare(engine.facts(request(count - 1, clock()))))
+            first = _time(lambda: engine.prepare(request(count - 1, clock())))
             await asyncio.sleep(0)
             idle = _time(engine.refresh)
             for number in range(count):

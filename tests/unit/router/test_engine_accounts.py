@@ -162,10 +162,9 @@ async def test_the_observer_hears_what_the_caller_hears() -> None:
 async def test_a_plan_is_reused_until_the_world_changes() -> None:
     lab = Lab()
     async with lab.running(deployment()) as engine:
-        facts = engine.facts(request())
-        prepared = engine.prepare(facts)
-        assert engine.prepare(facts) is prepared
+        prepared = engine.prepare(request())
+        assert engine.prepare(request()) is prepared
         await engine.infer(request())
         engine.refresh()
-        assert engine.prepare(facts) is not prepared
+        assert engine.prepare(request()) is not prepared
         assert lab.seen.ends == (1, 0, 0)

@@ -187,10 +187,10 @@ async def test_a_device_that_runs_late_keeps_more_time_for_the_fallback() -> Non
     lab.cloud.infer = hang
     async with lab.running(deployment()) as engine:
         await asyncio.sleep(1.0)
-        idle = engine.prepare(engine.facts(request())).plan.attempts[0].reserve_s
+        idle = engine.prepare(request()).plan.attempts[0].reserve_s
         virtual_loop().lateness = 0.02
         await asyncio.sleep(1.0)
         engine.refresh()
         lab.edge.probes.clear()
-        busy = engine.prepare(engine.facts(request(within_s=0.5))).plan.attempts[0].reserve_s
+        busy = engine.prepare(request(within_s=0.5)).plan.attempts[0].reserve_s
         assert busy >= idle + 0.03

@@ -23,8 +23,8 @@ class ShareMachine(RuleBasedStateMachine):
 
     @rule(requests=st.integers(1, 40))
     def requests_come(self, requests: int) -> None:
+        self.share.deposit(requests)
         for _ in range(requests):
-            self.share.deposit()
             self.excess = max(0.0, self.excess - self.limit)
 
     @rule(wanted=st.integers(1, 60))
@@ -47,7 +47,7 @@ def test_a_full_burst_is_there_at_the_start_and_no_more(burst: float) -> None:
 
 def test_a_share_of_nothing_grants_nothing() -> None:
     share = TrafficShare(0.0, 10)
-    share.deposit()
+    share.deposit(1)
     assert not share.withdraw()
 
 
@@ -57,7 +57,7 @@ def test_the_whole_share_can_be_used_and_nothing_drifts(share: float) -> None:
     traffic = TrafficShare(share, 1)
     granted = 0
     for _ in range(requests):
-        traffic.deposit()
+        traffic.deposit(1)
         granted += traffic.withdraw()
     assert share * requests - 0.1 <= granted <= share * requests + 1
 
