@@ -15,24 +15,22 @@ class HangUp:
     Args:
         task: The task that works on the request, the current one.
         receive: The ASGI receive callable, whose next message after the body is the disconnect.
+
+    Attributes:
+        listener: Waits for that; None for as long as the request does not linger.
     """
 
-    __slots__ = ("_gone", "_listener", "_receive", "_task")
+    __slots__ = ("_gone", "_receive", "_task", "listener")
 
     def __init__(self, task: asyncio.Task[Any], receive: Receive) -> None:
         self._task = task
         self._receive = receive
-        self._listener: asyncio.Task[None] | None = None
+        self.listener: asyncio.Task[None] | None = None
         self._gone = False
 
     def listen(self) -> None:
         """Waits for it from now on, in a task of its own."""
-        self._listener = self._task.get_loop().create_task(self._listen(), name="hang-up")
-
-    def ended(self) -> None:
-        """The request has ended."""
-        if self._listener is not None:
-            self._listener.cancel()
+        self.listener = self._task.get_loop().create_task(self._listen(), name="hang-up")
 
     def caused(self) -> bool:
         """Whether it, and nothing else, is why the request was just cancelled; that is over then."""
@@ -68,4 +66,5 @@ class HangUps:
     def forget(self, hang_up: HangUp) -> None:
         """The request has ended."""
         self._lingering.leave(hang_up)
-        hang_up.ended()
+        if hang_up.listener is not None:
+            hang_up.listener.cancel()

@@ -93,7 +93,8 @@ class Statistics:
 
     def answered(self, response: InferenceResponse) -> None:
         """A request got its answer."""
-        counts = self._counts(response.model.name)
+        name = response.model.name
+        counts = self._models.get(name) or self._counts(name)
         counts.count(response)
         counts.last_ms = self._epoch_ms()
 
@@ -108,7 +109,4 @@ class Statistics:
         """Not counted."""
 
     def _counts(self, model: str) -> ModelCounts:
-        counts = self._models.get(model)
-        if counts is None:
-            counts = self._models[model] = ModelCounts()
-        return counts
+        return self._models.setdefault(model, ModelCounts())

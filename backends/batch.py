@@ -117,7 +117,8 @@ class Queue:
 
     def take(self) -> list[Member]:
         """Takes those out of the queue who share the next run: the first who still waits, and who may join it."""
-        first = self._first()
+        now = self._clock()
+        first = self._first(now)
         if first is None:
             return []
         members, rows, size = [first], first.rows, first.size
@@ -126,7 +127,7 @@ class Queue:
         left = deque[Member]()
         bounds = self._bounds
         while self._members and rows < bounds.rows:
-            member = self._first()
+            member = self._first(now)
             if member is None:
                 break
             if (
@@ -143,9 +144,8 @@ class Queue:
         self._members = left
         return members
 
-    def _first(self) -> Member | None:
+    def _first(self, now: float) -> Member | None:
         """Takes the first who still waits, and has time left, out of the queue."""
-        now = self._clock()
         while self._members:
             member = self._members.popleft()
             if member.answer.cancelled():
@@ -170,7 +170,7 @@ def run_batch(members: Iterable[Member], run: Run, stop: Stop | None, clock: Cal
     """
     now = clock()
     waiting = [member for member in members if not member.answer.cancelled()]
-    if len(waiting) > 1 and all(member.deadline > now for member in waiting):
+    if len(waiting) > 1 and min([member.deadline for member in waiting]) > now:
         with contextlib.suppress(Exception):  # whatever it is, it shows again when the one to blame runs alone
             return _together(waiting, run, stop, clock)
     return [(member, _alone(member, run, stop, clock)) for member in waiting if not member.answer.cancelled()]
@@ -186,16 +186,20 @@ def settle(answered: Iterable[Answered]) -> None:
 def _together(members: Sequence[Member], run: Run, stop: Stop | None, clock: Callable[[], float]) -> list[Answered]:
     began = clock()
     inputs = {name: np.concatenate([member.inputs[name] for member in members]) for name in members[0].inputs}
-    outputs, took_s = run(inputs, sum(member.size for member in members), stop)
-    rows = sum(member.rows for member in members)
-    if any(len(tensor) != rows for tensor in outputs.values()):
-        raise BackendFailed(f"The model did not give {rows} rows for {rows}.")
+    outputs, took_s = run(inputs, sum([member.size for member in members]), stop)
+    rows = sum([member.rows for member in members])
+    for tensor in outputs.values():
+        if len(tensor) != rows:
+            raise BackendFailed(f"The model did not give {rows} rows for {rows}.")
     answered: list[Answered] = []
-    at = 0
+    begin = 0
     for member in members:
-        own = {name: tensor[at : at + member.rows] for name, tensor in outputs.items()}
+        end = begin + member.rows
+        own: dict[str, Tensor] = {}
+        for name, tensor in outputs.items():
+            own[name] = tensor[begin:end]
         answered.append((member, Reply(own, began - member.asked, 0.0, took_s)))
-        at += member.rows
+        begin = end
     return answered
 
 

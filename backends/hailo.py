@@ -22,7 +22,7 @@ from backends.hailo_streams import HailoTensor
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout, BackendUnavailable, InvalidTensor
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
-from router.types import EncodedImage, Reply, nbytes, row_count
+from router.types import EncodedImage, Reply, nbytes
 
 HUNG_AFTER_S = 10.0
 """A job that takes longer will not come back: the model is configured anew."""
@@ -135,7 +135,7 @@ class HailoServable:
             raise BackendRejectedInput(error.detail) from error
         hef, pipeline = await self._ready(deadline, insist=False)
         inputs = await _beside(pipeline, call.payload_bytes, partial(_frames, hef, call.payload))
-        outputs = {c.stream: c.empty(row_count(call.payload, self._model)) for c in hef.conversions.outputs.values()}
+        outputs = {c.stream: c.empty(call.rows) for c in hef.conversions.outputs.values()}
         converted = time.monotonic()
         times = await pipeline.run(inputs, outputs, deadline, call.late)
         tensors = await _beside(pipeline, nbytes(outputs), partial(_tensors, hef, outputs))

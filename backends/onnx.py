@@ -27,7 +27,7 @@ from backends.versions import Versions, stamp_of
 from router.errors import BackendError, BackendFailed, BackendUnavailable
 from router.model import ModelSpec, Tensors
 from router.ports import BackendContext, Call, Runtime, synthetic_call
-from router.types import EncodedImage, Reply, row_count
+from router.types import EncodedImage, Reply
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class OnnxServable:
         if expected_s < INLINE_BELOW_S and sharing.beside.idle and sharing.in_turn.alone():
             return self._reply(inputs, size, None, time.monotonic())
         batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
-        return await batcher.infer(inputs, row_count(inputs, self._model), size, deadline)
+        return await batcher.infer(inputs, call.rows, size, deadline)
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""

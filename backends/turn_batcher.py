@@ -55,7 +55,8 @@ class TurnBatcher:
             BackendTimeout: The deadline passed first.
             BackendError: The run failed on these inputs.
         """
-        member = Member(inputs, rows, size, deadline, self._clock(), self._running_loop().create_future())
+        loop = self._loop or self._running_loop()
+        member = Member(inputs, rows, size, deadline, self._clock(), loop.create_future())
         self._queue.put(member)
         self._gathered += 1
         if not self._due:
@@ -67,12 +68,11 @@ class TurnBatcher:
 
     def _end_turn_later(self) -> None:
         self._due = True
-        self._running_loop().call_soon(self._end_turn)
+        (self._loop or self._running_loop()).call_soon(self._end_turn)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The loop that all requests come on: kept, since up to Python 3.11 each look for it is a system call."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         return self._loop
 
     def _end_turn(self) -> None:

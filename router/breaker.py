@@ -57,7 +57,13 @@ class BreakerState(Enum):
 
 
 class Breaker:
-    """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried."""
+    """State of one breaker. Starts OPEN with a probe due at once: nothing is trusted before it was tried.
+
+    Attributes:
+        state: The state.
+        admits: Whether a user's request may be sent: it is CLOSED.
+        reason: Why it is not, in words; empty if it is.
+    """
 
     __slots__ = (
         "_closed_at",
@@ -69,12 +75,13 @@ class Breaker:
         "_latest",
         "_next_probe_at",
         "_relapses",
+        "admits",
         "reason",
         "state",
     )
 
     def __init__(self, now: float) -> None:
-        self.state = BreakerState.OPEN
+        self._enter(BreakerState.OPEN)
         self.reason = "not probed yet"
         self._failed_attempts = 0
         self._failed_checks = 0
@@ -85,11 +92,6 @@ class Breaker:
         self._closed_at = -math.inf
         self._relapses = 0
         self._next_probe_at = now
-
-    @property
-    def admits(self) -> bool:
-        """Whether a user's request may be sent."""
-        return self.state is BreakerState.CLOSED
 
     @property
     def next_probe_at(self) -> float:
@@ -117,7 +119,7 @@ class Breaker:
         """Marks a probe as under way. Returns whether it has to be a synthetic inference."""
         if self.state is BreakerState.CLOSED:
             return False
-        self.state = BreakerState.HALF_OPEN
+        self._enter(BreakerState.HALF_OPEN)
         return True
 
     def probe_succeeded(self, now: float) -> None:
@@ -125,7 +127,7 @@ class Breaker:
         if self.state is BreakerState.OPEN:
             return
         if self.state is BreakerState.HALF_OPEN:
-            self.state = BreakerState.CLOSED
+            self._enter(BreakerState.CLOSED)
             self.reason = ""
             self._closed_at = now
             self._failed_attempts = 0
@@ -143,11 +145,15 @@ class Breaker:
             if self._failed_checks >= CHECKS_TO_OPEN:
                 self._open(now, reason)
             return
-        self.state = BreakerState.OPEN
+        self._enter(BreakerState.OPEN)
         self.reason = reason
         wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._failed_probes)
         self._failed_probes = min(self._failed_probes + 1, 16)
         self._next_probe_at = now + wait * (1.0 - SPREAD * random)
+
+    def _enter(self, state: BreakerState) -> None:
+        self.state = state
+        self.admits = state is BreakerState.CLOSED
 
     def _remember(self, now: float, dropped: bool) -> None:
         latest = self._latest
@@ -157,7 +163,7 @@ class Breaker:
             self._dropped -= latest.popleft()[1]
 
     def _open(self, now: float, reason: str) -> None:
-        self.state = BreakerState.OPEN
+        self._enter(BreakerState.OPEN)
         self.reason = reason or "it failed"
         self._failed_probes = 0
         self._relapses = self._relapses + 1 if now - self._closed_at < RELAPSE_S else 0

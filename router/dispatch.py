@@ -99,6 +99,7 @@ class Dispatch:
             call = Call(
                 payload,
                 size,
+                inferences,
                 request.id,
                 request.parameters,
                 permit.answered_late,

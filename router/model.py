@@ -59,7 +59,8 @@ class TensorSpec:
 
     def check(self, tensor: Tensor, field: str) -> None:
         """Raises InvalidTensor, naming `field`, unless dtype, shape and values are what the model takes."""
-        if tensor.dtype != DTYPES[self.dtype]:
+        dtype = DTYPES[self.dtype]
+        if tensor.dtype is not dtype and tensor.dtype != dtype:
             raise InvalidTensor(f"{field} has dtype {tensor.dtype}; it must be {self.dtype}.", field=field)
         if not self.accepts(tensor.shape):
             raise InvalidTensor(
@@ -67,8 +68,8 @@ class TensorSpec:
                 f"{', where -1 is any size of at least 1' if -1 in self.shape else ''}.",
                 field=field,
             )
-        finite_only = tensor.dtype.kind in _FLOATING and not self.allow_nonfinite
-        if finite_only and np.count_nonzero(np.isfinite(tensor)) != tensor.size:
+        finite_only = dtype.kind in _FLOATING and not self.allow_nonfinite
+        if finite_only and not np.logical_and.reduce(np.isfinite(tensor), axis=None):
             raise InvalidTensor(
                 f"{field} holds a value that is NaN, infinite or too large for {self.dtype}; "
                 "this model takes finite numbers only.",

@@ -56,6 +56,7 @@ class Call:
     Args:
         payload: Tensors as the model takes them, or an image if the variant takes those.
         payload_bytes: Its size.
+        rows: How many inferences it asks for.
         request_id: For the backend's own logs.
         parameters: The caller's parameters.
         late: Told the seconds that it took if its answer comes when nobody waits for it any more; a backend that cannot
@@ -66,6 +67,7 @@ class Call:
 
     payload: Payload
     payload_bytes: int
+    rows: int
     request_id: str
     parameters: Mapping[str, object]
     late: Callable[[float], None] | None = None
@@ -76,7 +78,7 @@ class Call:
 def synthetic_call(model: ModelSpec) -> Call:
     """A call on made-up input, for warm-ups and probes: no user's data is used."""
     inputs = model.synthetic_inputs()
-    return Call(inputs, nbytes(inputs), "synthetic", {})
+    return Call(inputs, nbytes(inputs), 1, "synthetic", {})
 
 
 class Servable(Protocol):

@@ -58,7 +58,8 @@ class TimeLimits:
         self._lingering: Lingering[_Limit] = Lingering(_Limit.start)
         self._pending: dict[_Limit, None] = {}
 
-    async def within(self, seconds: float, awaitable: Awaitable[T]) -> T:
+    @types.coroutine
+    def within(self, seconds: float, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
         """Awaits with a time limit, which is only set once the awaitable really waits.
 
         Args:
@@ -69,22 +70,32 @@ class TimeLimits:
             TimeoutError: The limit passed first, or was brought forward; what was awaited is cancelled.
         """
         steps: Any = awaitable.__await__()
+        value: T
         try:
             waits_for = next(steps)
         except StopIteration as done:
-            value: T = done.value
+            value = done.value
             return value
         limit = self._enter(seconds)
         try:
-            rest: T = await _go_on(steps, waits_for)
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:
+                    waits_for = steps.throw(error)
+                else:
+                    waits_for = steps.send(sent)
+        except StopIteration as done:
+            value = done.value
+            return value
         except asyncio.CancelledError:
             if limit.is_over() and limit.task.cancelling() <= limit.cancelling:
                 raise TimeoutError from None
             raise
         finally:
             self._leave(limit)
-            limit.is_over()  # what was awaited may have made something else of the cancellation
-        return rest
+            if limit.expired:
+                limit.is_over()  # what was awaited may have made something else of the cancellation
 
     def expire_all(self) -> None:
         """Ends every wait now."""
@@ -111,18 +122,3 @@ class TimeLimits:
             self._lingering.leave(limit)
         else:
             limit.timer.cancel()
-
-
-@types.coroutine
-def _go_on(steps: Any, waits_for: object) -> Generator[Any, Any, Any]:
-    """Drives an awaitable on from where it first waited."""
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as error:
-                waits_for = steps.throw(error)
-            else:
-                waits_for = steps.send(sent)
-    except StopIteration as done:
-        return done.value

@@ -70,26 +70,24 @@ def make_request(
         InvalidField: A fact that is not acceptable, or given twice with different values.
     """
     request_id = id
-    header = headers.get(b"x-request-id")
-    if header is not None:
-        request_id = _once("id", id, header.decode("latin-1"))
-    header = headers.get(b"x-data-class")
-    if header is not None:
-        data_class = _once("data_class", data_class, header.decode("latin-1"))
-    header = headers.get(b"x-deadline-ms")
-    if header is not None:
-        deadline_ms = _once("deadline_ms", deadline_ms, number("X-Deadline-Ms", header.decode("latin-1")))
-    header = headers.get(b"x-priority")
-    if header is not None:
-        priority = _once("priority", priority, header.decode("latin-1"))
+    if not headers.keys().isdisjoint(FACT_HEADERS):
+        given = {fact: headers[name].decode("latin-1") for name, fact in FACT_HEADERS.items() if name in headers}
+        if "id" in given:
+            request_id = _once("id", id, given["id"])
+        if "data_class" in given:
+            data_class = _once("data_class", data_class, given["data_class"])
+        if "deadline_ms" in given:
+            deadline_ms = _once("deadline_ms", deadline_ms, number("X-Deadline-Ms", given["deadline_ms"]))
+        if "priority" in given:
+            priority = _once("priority", priority, given["priority"])
     return InferenceRequest(
-        id=_id(request_id),
+        id=f"{_boot}-{next(_counter):x}" if request_id is None else _checked_id(request_id),
         model=spec.name,
         payload=payload,
         payload_bytes=nbytes(payload),
         data_class=engine.data_class(data_class),
         arrived=arrived,
-        deadline=None if deadline_ms is None else arrived + _checked(deadline_ms) / 1000,
+        deadline=None if deadline_ms is None else arrived + _checked_deadline(deadline_ms) / 1000,
         priority=Priority.NORMAL if priority is None else _priority(priority),
         parameters=parameters,
     )
@@ -124,10 +122,9 @@ def refuse_facts_in_query(query: bytes) -> None:
     Raises:
         InvalidField: It does; to ignore a data class would be to lose its protection.
     """
-    if query:
-        named = {pair.partition("=")[0] for pair in unquote(query.decode("latin-1")).split("&")}
-        for field in named & {*FACT_HEADERS.values()}:
-            raise InvalidField(f"{field} is read from the body or from headers here, not from a query.", field=field)
+    named = {pair.partition("=")[0] for pair in unquote(query.decode("latin-1")).split("&")}
+    for field in named & {*FACT_HEADERS.values()}:
+        raise InvalidField(f"{field} is read from the body or from headers here, not from a query.", field=field)
 
 
 def refuse_second_data_class(body: bytes) -> None:
@@ -143,7 +140,7 @@ def refuse_second_data_class(body: bytes) -> None:
         InvalidField: One does.
         MalformedBody: It is nested too deeply, or not JSON where that decoder did not look.
     """
-    if body.count(b'"data_class"') > 1 or _ESCAPED.search(body):
+    if body.count(b'"data_class"') > 1 or (b"\\u00" in body and _ESCAPED.search(body)):
         try:
             json.loads(body, object_pairs_hook=_with_one_data_class, parse_int=float)
         except RecursionError:
@@ -176,7 +173,7 @@ def _once(field: str, elsewhere: T | None, in_header: T) -> T:
     return in_header
 
 
-def _checked(deadline_ms: float) -> float:
+def _checked_deadline(deadline_ms: float) -> float:
     if not 0 < deadline_ms <= MAX_DEADLINE_MS:  # which NaN is not either
         raise InvalidField(f"deadline_ms must be above 0 and at most {MAX_DEADLINE_MS:.0f}.", field="deadline_ms")
     return deadline_ms
@@ -189,9 +186,7 @@ def _priority(name: str) -> Priority:
     return priority
 
 
-def _id(given: str | None) -> str:
-    if given is None:
-        return f"{_boot}-{next(_counter):x}"
+def _checked_id(given: str) -> str:
     if not given or len(given) > MAX_ID_LENGTH or not given.isprintable():
         raise InvalidField(f"id must have 1 to {MAX_ID_LENGTH} printable characters.", field="id")
     return given

@@ -64,7 +64,7 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTensor(_sentence(field, dtype, error), field=field) from error
     try:
-        return _array(nested, dtype, rank)
+        return np.array(nested, DTYPES[dtype]) if dtype != "string" else _text_array(nested, rank)
     except OverflowError as error:
         raise InvalidTensor(f"{field} holds a number that does not fit {dtype}.", field=field) from error
     except ValueError as error:
@@ -99,12 +99,12 @@ def check_size(shape: Sequence[int], elements: int, field: str) -> None:
 
 
 def plain(tensor: Tensor) -> Any:
-    """A tensor in a form that orjson writes: as it is where possible, else as nested lists."""
+    """A tensor that orjson does not write as it is, in a form that it does."""
     if tensor.dtype.kind == "O":
         return _texts(tensor.tolist())
     if tensor.dtype.kind == "V":  # bfloat16, each value of which is a float32 too
-        tensor = tensor.astype(np.float32)
-    return tensor if tensor.ndim and tensor.flags.c_contiguous and tensor.flags.aligned else tensor.tolist()
+        return tensor.astype(np.float32, order="C")
+    return tensor.tolist()
 
 
 def _rank(text: bytes, field: str) -> int:
@@ -124,12 +124,6 @@ def _decoder(rank: int, dtype: str) -> msgspec.json.Decoder[Any]:
     for _ in range(rank):
         nested = list[nested]
     return msgspec.json.Decoder(nested)
-
-
-def _array(nested: list[Any], dtype: str, rank: int) -> Tensor:
-    if dtype == "string":
-        return _text_array(nested, rank)
-    return np.array(nested, dtype=DTYPES[dtype])
 
 
 def _text_array(nested: list[Any], rank: int) -> Tensor:

@@ -17,6 +17,8 @@ from router.errors import InvalidField, InvalidTensor, MalformedBody, Outcome, U
 from router.model import ModelSpec, Tensor, TensorSpec
 from router.types import AttemptRecord, EncodedImage, InferenceRequest, InferenceResponse, Payload
 
+JSON = b"application/json"
+
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON body of `/infer`. Inputs stay text until the model's spec says what they are."""
@@ -57,9 +59,12 @@ def decode(
     Raises:
         RouterError: A 4xx one that names the field.
     """
-    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if media_type == b"application/json":
-        refuse_facts_in_query(query)
+    media_type = headers.get(b"content-type", JSON)
+    if media_type != JSON:
+        media_type = media_type.partition(b";")[0].strip().lower()
+    if media_type == JSON:
+        if query:
+            refuse_facts_in_query(query)
         parsed = _parse(body)
         if "data_class" in parsed.parameters:  # where the Open Inference Protocol has it, and unheard here
             raise InvalidField(
@@ -98,14 +103,11 @@ def encode(response: InferenceResponse) -> bytes:
     route = response.route
     return b"".join(
         (
-            b'{"id":',
-            orjson.dumps(response.id),
-            b',"model":',
-            orjson.dumps(response.model.name),
-            b',"outputs":',
             orjson.dumps(
-                {name: plain(tensor) for name, tensor in response.outputs.items()}, option=orjson.OPT_SERIALIZE_NUMPY
-            ),
+                {"id": response.id, "model": response.model.name, "outputs": response.outputs},
+                default=plain,
+                option=orjson.OPT_SERIALIZE_NUMPY,
+            )[:-1],
             _route_start(route.policy, route.backend, route.variant, route.degraded, route.reason),
             b",".join([_attempt(record) for record in route.attempts]),
             b'],"latency_ms":%.3f,"cost_usd":%a,"bytes_out":%d}}'

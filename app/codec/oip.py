@@ -102,7 +102,8 @@ def decode(
     Raises:
         RouterError: A 4xx or 501 one.
     """
-    refuse_facts_in_query(query)
+    if query:
+        refuse_facts_in_query(query)
     spec = model_spec(engine, model, version)
     length = headers.get(HEADER_LENGTH)
     parsed = _parse(body if length is None else body[: _header_length(length, body)])
@@ -149,6 +150,7 @@ def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, list[Hea
             "parameters": route_parameters(response.route),
             "outputs": outputs,
         },
+        default=plain,
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
     if not raw:
@@ -188,7 +190,7 @@ def _json_output(response: InferenceResponse, name: str) -> dict[str, Any]:
         "name": name,
         "datatype": datatype(response.model.outputs[name].dtype),
         "shape": tensor.shape,
-        "data": plain(tensor.reshape(-1)),
+        "data": tensor.reshape(-1),
     }
 
 

@@ -87,8 +87,9 @@ def hailo(models_dir: Path, variants: Mapping[str, Any]) -> Subject:
 
 
 def call(payload: Payload, request_id: str = "r1") -> Call:
-    """A call with this payload."""
-    return Call(payload, nbytes(payload), request_id, {})
+    """A call with this payload, of whose tensors the first dimension is rows."""
+    rows = 1 if isinstance(payload, EncodedImage) else len(next(iter(payload.values())))
+    return Call(payload, nbytes(payload), rows, request_id, {})
 
 
 def pixels(rows: Tensor) -> Call:

@@ -94,7 +94,8 @@ async def opened(models: Path, rows: int) -> AsyncIterator[Versions[OnnxServable
 def asking(servable: Servable, *index: int, rounds: int = SLOW, seconds: float = 60.0) -> asyncio.Task[Reply]:
     """A request for these rows of the table."""
     payload: dict[str, Tensor] = {"index": np.array(index), "rounds": np.full(len(index), rounds)}
-    return asyncio.create_task(servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() + seconds))
+    call = Call(payload, nbytes(payload), len(index), "r1", {})
+    return asyncio.create_task(servable.infer(call, time.monotonic() + seconds))
 
 
 async def alone(models: Path, *index: int) -> Tensor:
@@ -183,7 +184,7 @@ async def test_a_model_that_does_not_give_a_row_for_each_row_shares_no_runs(tmp_
     servable.in_force._expected_s[5] = 1.0
     payloads: list[dict[str, Tensor]] = [{"x": np.full((1, 4), value, np.float32)} for value in range(4)]
     replies = await asyncio.gather(
-        *(servable.infer(Call(payload, 16, "r1", {}), time.monotonic() + 60) for payload in payloads)
+        *(servable.infer(Call(payload, 16, 1, "r1", {}), time.monotonic() + 60) for payload in payloads)
     )
     assert [reply.outputs["y"].tolist() for reply in replies] == [payload["x"].tolist() for payload in payloads]
     await backend.close()

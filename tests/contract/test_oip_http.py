@@ -37,7 +37,7 @@ def soon(seconds: float = 10.0) -> float:
 
 
 def call() -> Call:
-    return Call({"x": np.ones((1, 2), np.float32)}, 8, "r1", {})
+    return Call({"x": np.ones((1, 2), np.float32)}, 8, 1, "r1", {})
 
 
 @asynccontextmanager
@@ -151,7 +151,8 @@ async def test_a_server_that_takes_raw_tensors_gets_them_once_it_has_said_so() -
         assert after[1].endswith(np.ones(2, np.float32).tobytes())
         stub.requests.clear()
         rows = np.ones((5, 2), np.float32)
-        assert len((await servable.infer(Call({"x": rows}, rows.nbytes, "r1", {}), soon())).outputs["y"]) == 3
+        reply = await servable.infer(Call({"x": rows}, rows.nbytes, len(rows), "r1", {}), soon())
+        assert len(reply.outputs["y"]) == 3
         sizes = [document["inputs"][0]["shape"][0] for document in map(document_of, stub.sent("/infer"))]
         assert sorted(sizes) == [1, 2, 2]
 

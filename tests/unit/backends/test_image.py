@@ -195,7 +195,7 @@ async def test_the_sample_picture_is_a_seven() -> None:
     spec.check_inputs(inputs)
     backend = OnnxBackend(OnnxOptions(), BackendContext(ROOT / "deploy/models"))
     servable = await backend.open(spec, OnnxVariant("digits-edge.onnx"))
-    reply = await servable.infer(Call(inputs, nbytes(inputs), "r1", {}), asyncio.get_running_loop().time() + 5)
+    reply = await servable.infer(Call(inputs, nbytes(inputs), 1, "r1", {}), asyncio.get_running_loop().time() + 5)
     assert reply.outputs["label"].tolist() == [7]
     await backend.close()
 

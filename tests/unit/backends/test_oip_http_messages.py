@@ -44,7 +44,7 @@ NUMERIC = [name for name in DTYPES if name != "string"]
 
 
 def call(parameters: dict[str, object] | None = None, **facts: Any) -> Call:
-    return Call({"x": np.ones((1, 2), np.float32)}, 8, "r1", parameters or {}, **facts)
+    return Call({"x": np.ones((1, 2), np.float32)}, 8, 1, "r1", parameters or {}, **facts)
 
 
 def sent(call_: Call, extensions: Extensions, seconds: float = 1.0) -> tuple[dict[str, Any], bytes, dict[str, str]]:

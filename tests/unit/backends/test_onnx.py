@@ -34,7 +34,7 @@ def save_wide_model(file: Path) -> None:
 
 def call(rows: int) -> Call:
     payload = {"x": np.ones((rows, WIDTH), np.float32)}
-    return Call(payload, nbytes(payload), "r1", {})
+    return Call(payload, nbytes(payload), rows, "r1", {})
 
 
 async def others_ran(servable: Servable, rows: int) -> bool:
@@ -79,7 +79,7 @@ async def test_text_reaches_the_model_as_text(tmp_path: Path) -> None:
 
     async def echoed(*texts: bytes) -> list[str]:
         payload = {"x": np.array(texts, dtype=object)}
-        reply = await servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() + 60)
+        reply = await servable.infer(Call(payload, nbytes(payload), len(texts), "r1", {}), time.monotonic() + 60)
         answer: list[str] = reply.outputs["y"].tolist()
         return answer
 

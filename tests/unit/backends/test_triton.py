@@ -89,7 +89,7 @@ async def infer(stub: Stub, rows: int = 1, *, probed: bool = False) -> Reply:
         stub.response = response
         stub.requests.clear()
     payload = {"x": np.zeros((rows, 2), np.float32)}
-    return await servable.infer(Call(payload, nbytes(payload), "r1", {}), deadline)
+    return await servable.infer(Call(payload, nbytes(payload), rows, "r1", {}), deadline)
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1)])
@@ -251,7 +251,7 @@ async def test_a_deadline_that_has_passed_sends_nothing() -> None:
     payload = {"x": np.zeros((1, 2), np.float32)}
     servable = TritonServable(served_by(stub), SPEC, ServerVariant("m"))
     with pytest.raises(BackendTimeout):
-        await servable.infer(Call(payload, nbytes(payload), "r1", {}), time.monotonic() - 1)
+        await servable.infer(Call(payload, nbytes(payload), 1, "r1", {}), time.monotonic() - 1)
     assert stub.calls == []
 
 
@@ -265,7 +265,7 @@ async def test_more_rows_than_can_be_sent_in_parts_are_the_callers_to_divide() -
 async def test_the_callers_parameters_reach_the_server() -> None:
     stub = Stub(answer())
     payload = {"x": np.zeros((1, 2), np.float32)}
-    call = Call(payload, 8, "r1", {"top_k": 3, "beam": True, "temperature": 0.5, "voice": "low"})
+    call = Call(payload, 8, 1, "r1", {"top_k": 3, "beam": True, "temperature": 0.5, "voice": "low"})
     await TritonServable(served_by(stub), SPEC, ServerVariant("m")).infer(call, time.monotonic() + 5)
     sent = stub.requests[0].parameters
     assert (sent["top_k"].int64_param, sent["beam"].bool_param) == (3, True)

@@ -61,7 +61,7 @@ class Subject:
                 await self.versions._loading
 
     def ask(self) -> asyncio.Task[Reply]:
-        return asyncio.create_task(self.versions.infer(Call({}, 0, "r", {}), 0.0))
+        return asyncio.create_task(self.versions.infer(Call({}, 0, 1, "r", {}), 0.0))
 
     @property
     def in_force(self) -> int:
