@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -46,19 +47,21 @@ class BodyReader:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > self._max_bytes:
             raise self._too_large()
+        until = time.monotonic() + self._timeout_s
         try:
-            body = await self._limits.within(self._timeout_s, self._read(receive))
+            message = await self._limits.within(self._timeout_s, receive())
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: bytes = message["body"]
+                if len(body) > self._max_bytes:
+                    raise self._too_large()
+            else:
+                body = await self._limits.within(until - time.monotonic(), self._rest(message, receive))
         except TimeoutError:
             raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from None
         return body if inflater is None else await inflater.inflate(body)
 
-    async def _read(self, receive: Receive) -> bytes:
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            whole: bytes = message["body"]
-            if len(whole) > self._max_bytes:
-                raise self._too_large()
-            return whole
+    async def _rest(self, message: Message, receive: Receive) -> bytes:
+        """The whole of a body that comes in several messages, of which this is the first."""
         body = bytearray()
         while True:
             if message["type"] != "http.request":

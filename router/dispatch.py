@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NoReturn
 
 from router.admission import Admission, Waiter
 from router.cascade import Rows, select_rows
@@ -76,7 +77,8 @@ class Dispatch:
             RouterError: An error after which no other attempt makes sense.
         """
         instance = target.instance
-        if not instance.breaker.admits or isinstance(instance.servable, BackendError):
+        servable = instance.servable
+        if not instance.breaker.admits or isinstance(servable, BackendError):
             raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
         now = self.clock()
         if limit <= now:
@@ -106,7 +108,10 @@ class Dispatch:
                 request.data_class,
                 request.priority,
             )
-            reply = await self._ask(attempt, target, record, call, limit)
+            try:
+                reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
+            except BaseException as error:
+                self._raise_in_our_words(error, attempt, target, record, limit)
             self._check(reply, inferences, attempt)
             if trial:
                 instance.latency.vouched(size)
@@ -114,29 +119,26 @@ class Dispatch:
         record.queue_s += waited_s  # after the permit: how long others made it wait says nothing about the backend
         return reply
 
-    async def _ask(self, attempt: Attempt, target: Target, record: AttemptRecord, call: Call, limit: float) -> Reply:
-        """Waits for the backend's answer, in the words of our own errors."""
-        instance = target.instance
-        assert not isinstance(instance.servable, BackendError), "call() has looked"
-        try:
-            return await instance.limits.within(limit - self.clock(), instance.servable.infer(call, limit))
-        except TimeoutError:
-            if instance.breaker.admits or self.clock() >= limit:
+    def _raise_in_our_words(
+        self, error: BaseException, attempt: Attempt, target: Target, record: AttemptRecord, limit: float
+    ) -> NoReturn:
+        """Raises what a call on a backend ended in, as whoever asked has to know it."""
+        breaker = target.instance.breaker
+        if isinstance(error, TimeoutError):
+            if breaker.admits or self.clock() >= limit:
                 raise BackendTimeout(f"{attempt.backend} did not answer in time.") from None
-            raise BackendLost(f"{attempt.backend} was found to be gone: {instance.breaker.reason}.") from None
-        except asyncio.CancelledError:
+            raise BackendLost(f"{attempt.backend} was found to be gone: {breaker.reason}.") from None
+        if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise
+                raise error
             raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
-        except (BackendUnavailable, Overloaded):
+        if isinstance(error, BackendUnavailable | Overloaded):
             target.refund(record)
-            raise
-        except RouterError:
-            raise
-        except Exception as error:
-            log.exception("%s raised what its contract does not allow", attempt.backend)
-            raise BackendFailed(f"{attempt.backend} failed: {error}") from error
+        if isinstance(error, RouterError) or not isinstance(error, Exception):
+            raise error
+        log.error("%s raised what its contract does not allow", attempt.backend, exc_info=error)
+        raise BackendFailed(f"{attempt.backend} failed: {error}") from error
 
     async def _wait(self, admission: Admission, waiter: Waiter, attempt: Attempt, limit: float) -> float:
         """Waits until the backend has room for one more call. Returns the seconds that it took.

@@ -1,4 +1,7 @@
-"""The servers that the benchmark compares, all with the same settings: `python -m tests.perf.nothing NAME`."""
+"""The servers that the benchmark compares, each with its own settings: `python -m tests.perf.nothing NAME`.
+
+They are the same but for the gateway's HTTP protocol, which is part of what is measured.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.gateway import make_gateway
+from app.http_protocol import HttpProtocol
 from app.lifecycle import Lifecycle
 from app.settings import Settings
 
@@ -56,7 +60,7 @@ def main(name: str) -> None:
         apps[name](),
         port=0,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol if name == "gateway" else "httptools",
         ws="none",
         lifespan=lifespan,
         access_log=False,

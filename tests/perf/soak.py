@@ -25,6 +25,7 @@ import httpx
 import uvicorn
 import uvloop
 
+from app.http_protocol import HttpProtocol
 from tests.gateway_process import ROOT, GatewayProcess, policy_text
 from tests.integration.scenario import open_files, resident_bytes
 from tests.perf.keep_alive import connect, post
@@ -127,7 +128,13 @@ def main(context: click.Context, minutes: int, minute: float, rate: float) -> No
 def serve() -> None:
     """Be the gateway that is looked at, until SIGTERM."""
     config = uvicorn.Config(
-        with_tasks(gateway()), port=0, loop="uvloop", http="httptools", ws="none", access_log=False, log_level="warning"
+        with_tasks(gateway()),
+        port=0,
+        loop="uvloop",
+        http=HttpProtocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
     )
     AnnouncingServer(config).run()
 
