@@ -21,7 +21,6 @@ from app.device_metrics import DeviceCollector
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
-from app.observers import Observers
 from app.policy_file import PolicyFile
 from app.settings import Settings, last_good_policy
 from app.statistics import Statistics
@@ -51,12 +50,12 @@ class Gateway:
 def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     """The whole service; nothing is started yet."""
     metrics = Metrics()
-    statistics = Statistics(epoch_ms=lambda: time.time_ns() // 1_000_000)
+    statistics = Statistics(lambda: time.time_ns() // 1_000_000, then=metrics)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
         make_backend=backend_maker(settings.models_dir, settings.state_dir / "optimised-models"),
         preprocess=preprocess,
-        observer=Observers(metrics, statistics),
+        observer=statistics,
         clock=time.monotonic,
         random=random.random,
         today=lambda: datetime.now(UTC).date(),

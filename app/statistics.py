@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from router.errors import Outcome, RouterError
 from router.model import ModelSpec
+from router.ports import Observer
 from router.types import AttemptRecord, InferenceResponse
 
 
@@ -74,22 +75,21 @@ class Statistics:
 
     Args:
         epoch_ms: Gives milliseconds since 1970.
+        then: Is told everything too, after it.
     """
 
-    def __init__(self, epoch_ms: Callable[[], int]) -> None:
+    def __init__(self, epoch_ms: Callable[[], int], then: Observer) -> None:
         self._epoch_ms = epoch_ms
+        self._then = then
         self._models: dict[str, ModelCounts] = {}
+        self.planned = then.planned
+        self.residency_blocked = then.residency_blocked
+        self.hung_up = then.hung_up
 
     def of(self, model: str) -> ModelCounts:
         """The counts of a model, whether it was asked yet or not."""
         counts = self._models.get(model)
         return ModelCounts() if counts is None else counts
-
-    def planned(self, seconds: float) -> None:
-        """Not counted."""
-
-    def residency_blocked(self, backend: str, data_class: str) -> None:
-        """Not counted."""
 
     def answered(self, response: InferenceResponse) -> None:
         """A request got its answer."""
@@ -97,6 +97,7 @@ class Statistics:
         counts = self._models.get(name) or self._counts(name)
         counts.count(response)
         counts.last_ms = self._epoch_ms()
+        self._then.answered(response)
 
     def failed(self, model: str, policy: str, error: RouterError, attempts: Sequence[AttemptRecord]) -> None:
         """A request ended in an error."""
@@ -104,9 +105,7 @@ class Statistics:
         counts.failed += 1
         for record in attempts:
             counts.failed_s += record.stages_s + record.queue_s + record.network_s + record.compute_s
-
-    def hung_up(self, model: str, policy: str, attempts: Sequence[AttemptRecord]) -> None:
-        """Not counted."""
+        self._then.failed(model, policy, error, attempts)
 
     def _counts(self, model: str) -> ModelCounts:
         return self._models.setdefault(model, ModelCounts())

@@ -60,8 +60,8 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        """Whether no run is under way and nothing queues."""
-        return self._under_way is None and not self._queue
+        """Whether no run is under way; nothing queues then either."""
+        return self._under_way is None
 
     async def infer(self, inputs: Tensors, rows: int, size: int, deadline: float) -> Reply:
         """Runs the model on these inputs, alone or with others.

@@ -103,7 +103,11 @@ class Breaker:
         if outcome is Outcome.IGNORE or self.state is not BreakerState.CLOSED:
             return
         dropped = outcome is Outcome.DROPPED
-        self._remember(now, dropped)
+        latest = self._latest
+        latest.append((now, dropped))
+        self._dropped += dropped
+        while len(latest) > RATE_WINDOW or latest[0][0] < now - RATE_SPAN_S:
+            self._dropped -= latest.popleft()[1]
         if not dropped:
             self._failed_attempts = 0
             return
@@ -154,13 +158,6 @@ class Breaker:
     def _enter(self, state: BreakerState) -> None:
         self.state = state
         self.admits = state is BreakerState.CLOSED
-
-    def _remember(self, now: float, dropped: bool) -> None:
-        latest = self._latest
-        latest.append((now, dropped))
-        self._dropped += dropped
-        while len(latest) > RATE_WINDOW or latest[0][0] < now - RATE_SPAN_S:
-            self._dropped -= latest.popleft()[1]
 
     def _open(self, now: float, reason: str) -> None:
         self._enter(BreakerState.OPEN)

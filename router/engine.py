@@ -220,12 +220,13 @@ class Engine:
         self._extras.requests += 1
         dispatch = Dispatch(request, prepared.model.spec, deadline, self._clock, self._preprocess)
         execution = Execution(dispatch, self._extras)
+        leases = self._planner.world.generation.leases
+        leases.count += 1
         try:
-            with self._planner.world.generation.leases:
-                if not prepared.steps:
-                    raise self._planner.refusal(prepared, request.data_class, self._clock())
-                explores = prepared.explore and self._extras.may_explore()
-                answer = await execution.run(prepared.explore if explores else prepared.steps)
+            if not prepared.steps:
+                raise self._planner.refusal(prepared, request.data_class, self._clock())
+            explores = prepared.explore and self._extras.may_explore()
+            answer = await execution.run(prepared.explore if explores else prepared.steps)
         except RouterError as error:
             self._observer.failed(request.model, prepared.policy, error, execution.attempts)
             raise
@@ -238,6 +239,7 @@ class Engine:
             self._observer.hung_up(request.model, prepared.policy, execution.attempts)
             raise
         finally:
+            leases.give_back()
             for record in execution.attempts:
                 if record.outcome is Outcome.DROPPED:
                     self.refresh()

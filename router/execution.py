@@ -191,7 +191,8 @@ class Execution:
         """Merges the rows that an attempt was asked for into what is held. Returns the answer if all is final now."""
         if self._held is not None and rows is not None:
             outputs = merge_rows(self._held.outputs, rows, outputs)
-        answer = Answer(outputs, attempt, record, attempt.degraded, self._mishaps())
+        first = len(self.attempts) == 1 and record.error is None
+        answer = Answer(outputs, attempt, record, attempt.degraded, self._notes if first else self._mishaps())
         if attempt.accept_if is None:
             return answer
         final = confident_rows(outputs, self._dispatch.model, attempt.accept_if)
@@ -204,8 +205,6 @@ class Execution:
 
     def _mishaps(self) -> str:
         """What went wrong so far, in words; empty if nothing did."""
-        if len(self.attempts) == 1 and self.attempts[0].error is None:
-            return self._notes
         failed = [
             f"{record.backend}: {record.error}" for record in self.attempts if record.error not in (None, UNCONFIDENT)
         ]

@@ -21,25 +21,27 @@ log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Counts the requests that use a generation; each holds `with generation.leases:` from plan to answer."""
+    """Counts the requests that use a generation.
 
-    __slots__ = ("_count", "_idle")
+    Attributes:
+        count: How many do. Each adds one when it begins, and calls `give_back` however it ends.
+    """
+
+    __slots__ = ("_idle", "count")
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._idle: asyncio.Event | None = None
 
-    def __enter__(self) -> None:
-        self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        if self._count == 0 and self._idle is not None:
+    def give_back(self) -> None:
+        """A request has ended."""
+        self.count -= 1
+        if self.count == 0 and self._idle is not None:
             self._idle.set()
 
     async def ended(self) -> None:
         """Waits for the last one. Every request has a deadline, so this ends."""
-        if self._count:
+        if self.count:
             self._idle = asyncio.Event()
             await self._idle.wait()
 

@@ -175,8 +175,7 @@ class LatencyEstimator:
 
     def record(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that ended `now`; `compute_s` includes its queue time."""
-        self._add(now, payload_bytes, network_s, compute_s, True)
-        self._recent.record(now, payload_bytes, self._samples[-1].total_s)
+        self._recent.record(now, payload_bytes, self._add(now, payload_bytes, network_s, compute_s, True))
 
     def record_at_least(self, now: float, payload_bytes: int, network_s: float, compute_s: float) -> None:
         """Adds a call that was cut off `now`: it would have taken at least that long."""
@@ -208,11 +207,14 @@ class LatencyEstimator:
     def _waited(self, unanswered_s: float) -> None:
         self.round_trip_s = max(min(self._round_trips, default=0.0), unanswered_s)
 
-    def _add(self, now: float, payload_bytes: int, network_s: float, compute_s: float, completed: bool) -> None:
+    def _add(self, now: float, payload_bytes: int, network_s: float, compute_s: float, completed: bool) -> float:
+        """Adds a call. Returns what it took beyond the round trip, seconds."""
         beyond_s = network_s - self.round_trip_s
         if beyond_s < 0.0:
             beyond_s = 0.0
-        self._samples.append(_Sample(now, payload_bytes, beyond_s, compute_s, beyond_s + compute_s, completed))
+        total_s = beyond_s + compute_s
+        self._samples.append(_Sample(now, payload_bytes, beyond_s, compute_s, total_s, completed))
+        return total_s
 
     def outdated(self, now: float) -> bool:
         """Whether the oldest sample is to be forgotten."""

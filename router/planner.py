@@ -99,11 +99,12 @@ class Planner:
         Raises:
             InternalError: The policy failed.
         """
-        size = round_up_to_power_of_two(request.payload_bytes)
-        key = (request.model, request.data_class, size, isinstance(request.payload, EncodedImage))
-        prepared = self._plans.get(key)  # by what the facts are made of: they take longer to make than to find
+        size, image = request.payload_bytes, isinstance(request.payload, EncodedImage)
+        key = (request.model, request.data_class, (size - 1).bit_length() if size else 0, image)
+        prepared = self._plans.get(key)  # by what the facts follow from: they take longer to make than to find
         if prepared is None:
-            prepared = self._plans[key] = self._make(Facts(*key))
+            facts = Facts(request.model, request.data_class, round_up_to_power_of_two(size), image)
+            prepared = self._plans[key] = self._make(facts)
         return prepared
 
     def refusal(self, prepared: Prepared, data_class: str, now: float) -> RouterError:

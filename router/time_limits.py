@@ -93,7 +93,11 @@ class TimeLimits:
                 raise TimeoutError from None
             raise
         finally:
-            self._leave(limit)
+            del self._pending[limit]
+            if limit.timer is None:
+                self._lingering.leave(limit)
+            else:
+                limit.timer.cancel()
             if limit.expired:
                 limit.is_over()  # what was awaited may have made something else of the cancellation
 
@@ -115,10 +119,3 @@ class TimeLimits:
         else:
             limit.start()
         return limit
-
-    def _leave(self, limit: _Limit) -> None:
-        del self._pending[limit]
-        if limit.timer is None:
-            self._lingering.leave(limit)
-        else:
-            limit.timer.cancel()

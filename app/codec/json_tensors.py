@@ -58,7 +58,7 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
         InvalidTensor: Not a list, ragged, or an element of another type or out of range.
     """
     text = bytes(raw)
-    rank = _rank(text, field)
+    rank = 2 if text[:2] == b"[[" and text[2:3] not in b"[ \t\r\n" else _rank(text, field)
     try:
         nested = _decoder(rank, dtype).decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -109,8 +109,6 @@ def plain(tensor: Tensor) -> Any:
 
 def _rank(text: bytes, field: str) -> int:
     """How many lists are opened before the first element."""
-    if text[:2] == b"[[" and text[2:3] not in b"[ \t\r\n":
-        return 2
     opening = _OPENING.match(text)
     rank = opening[0].count(b"[") if opening else 0
     if not 1 <= rank <= MAX_RANK:

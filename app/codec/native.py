@@ -72,7 +72,9 @@ def decode(
                 field="data_class",
             )
         spec = engine.model(parsed.model).spec
-        tensors = {name: _tensor(raw, spec.inputs.get(name), f"inputs.{name}") for name, raw in parsed.inputs.items()}
+        tensors: dict[str, Tensor] = {}
+        for name, raw in parsed.inputs.items():
+            tensors[name] = _tensor(raw, spec.inputs.get(name), f"inputs.{name}")
         spec.check_inputs(tensors)
         payload: Payload = tensors
     else:
@@ -101,6 +103,12 @@ def decode(
 def encode(response: InferenceResponse) -> bytes:
     """Writes an answer. Numbers that JSON does not have (NaN, infinities) are null."""
     route = response.route
+    attempts: list[bytes] = []
+    cost_usd, bytes_out = 0.0, 0
+    for record in route.attempts:
+        attempts.append(_attempt(record))
+        cost_usd += record.cost_usd
+        bytes_out += record.bytes_out
     return b"".join(
         (
             orjson.dumps(
@@ -109,9 +117,8 @@ def encode(response: InferenceResponse) -> bytes:
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )[:-1],
             _route_start(route.policy, route.backend, route.variant, route.degraded, route.reason),
-            b",".join([_attempt(record) for record in route.attempts]),
-            b'],"latency_ms":%.3f,"cost_usd":%a,"bytes_out":%d}}'
-            % (route.latency_s * 1000, route.cost_usd, route.bytes_out),
+            b",".join(attempts),
+            b'],"latency_ms":%.3f,"cost_usd":%a,"bytes_out":%d}}' % (route.latency_s * 1000, cost_usd, bytes_out),
         )
     )
 

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from app import oip_views
 from app.codec.route_parameters import route_parameters
-from app.observers import Observers
+from app.metrics import Metrics
 from app.statistics import Statistics
 from router.deployment import ModelEntry
 from router.engine import Engine
@@ -62,7 +62,7 @@ def test_protobuf_reads_all_of_it(engine: Engine) -> None:  # noqa: F811
     spec = ModelSpec(
         "m", "1", {dtype: TensorSpec(dtype, (-1, 2)) for dtype in DTYPES}, {"y": TensorSpec("bool", (-1,))}
     )
-    statistics = Statistics(lambda: 17)
+    statistics = Statistics(lambda: 17, Metrics())
     for document, message in (
         (oip_views.server_metadata(), service_pb2.ServerMetadataResponse()),
         (oip_views.model_metadata(spec), service_pb2.ModelMetadataResponse()),
@@ -85,7 +85,7 @@ def test_a_model_without_a_backend_is_listed_as_unavailable(engine: Engine) -> N
 
 
 def test_what_is_not_there_is_said_to_be_unknown(engine: Engine) -> None:  # noqa: F811
-    statistics = Statistics(lambda: 17)
+    statistics = Statistics(lambda: 17, Metrics())
     for model, version in (("none", None), ("one", "2")):
         with pytest.raises(UnknownModel):
             oip_views.model_statistics(statistics, engine, model, version)
@@ -94,16 +94,16 @@ def test_what_is_not_there_is_said_to_be_unknown(engine: Engine) -> None:  # noq
 
 
 def test_each_request_is_counted_once_with_its_rows_and_times() -> None:
-    statistics = Statistics(lambda: 1234)
-    observers = Observers(statistics)
-    observers.planned(0.1)
+    metrics = Metrics()
+    statistics = Statistics(lambda: 1234, then=metrics)
+    statistics.planned(0.1)
     lost = record("cloud", Outcome.DROPPED, "backend-timeout", network_s=9.0)
     won = record("edge", queue_s=0.001, compute_s=0.02)
-    observers.answered(answered(lost, won, firsts=(0.1, 0.2, 0.3)))
-    observers.answered(answered(won))
-    observers.failed("m", "p", BackendTimeout("late"), [lost])
-    observers.hung_up("m", "p", [won])
-    observers.residency_blocked("cloud", "phi")
+    statistics.answered(answered(lost, won, firsts=(0.1, 0.2, 0.3)))
+    statistics.answered(answered(won))
+    statistics.failed("m", "p", BackendTimeout("late"), [lost])
+    statistics.hung_up("m", "p", [won])
+    statistics.residency_blocked("cloud", "phi")
     counts = statistics.of("m")
     assert (counts.answered, counts.failed, counts.rows, counts.executions) == (2, 1, 4, 2)
     assert counts.answered_s == pytest.approx(0.1)
@@ -112,10 +112,21 @@ def test_each_request_is_counted_once_with_its_rows_and_times() -> None:
     assert counts.compute_s == pytest.approx(0.04)
     assert counts.last_ms == 1234
     assert statistics.of("another").answered == 0
+    told = {
+        (sample.name, sample.labels.get("outcome")): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
+    requests = {
+        outcome: told["hybrid_router_requests_total", outcome] for outcome in ("ok", "backend-timeout", "hung-up")
+    }
+    assert requests == {"ok": 2, "backend-timeout": 1, "hung-up": 1}
+    assert told["hybrid_router_decision_duration_seconds_count", None] == 1
+    assert told["hybrid_router_residency_blocks_total", None] == 1
 
 
 def test_a_model_that_changes_is_counted_on() -> None:
-    statistics = Statistics(lambda: 0)
+    statistics = Statistics(lambda: 0, Metrics())
     whole = ModelSpec("m", "2", {"x": TensorSpec("float32", (2,))}, {"scores": TensorSpec("float32", (2,))})
     statistics.answered(answered(firsts=(0.1, 0.2)))
     statistics.answered(answered(firsts=(0.1, 0.2), model=whole))
