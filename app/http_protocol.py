@@ -12,8 +12,14 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
+MOST_PENDING = 1 << 16
+"""Bytes that wait for the end of the turn. With more, the connection itself must say how fast they go out."""
+
+
 class JoinedWrites:
     """A transport that sends what is written in one turn of the event loop at the end of that turn, in one piece.
+
+    What is large goes out at once.
 
     It has what uvicorn asks of a transport, and passes on whatever else is asked of it.
 
@@ -22,18 +28,22 @@ class JoinedWrites:
         loop: Its event loop.
     """
 
-    __slots__ = ("_loop", "_pending", "_transport")
+    __slots__ = ("_loop", "_pending", "_size", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._pending: list[bytes] = []
+        self._size = 0
 
     def write(self, data: bytes) -> None:
         """Sends these bytes at the end of the turn, behind those that were written before."""
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
+        self._size += len(data)
+        if self._size > MOST_PENDING:
+            self._flush()
 
     def close(self) -> None:
         """Closes the connection once all that was written is sent."""
@@ -44,7 +54,7 @@ class JoinedWrites:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._size = self._pending, [], 0
         if pending and not self._transport.is_closing():
             self._transport.writelines(pending)
 

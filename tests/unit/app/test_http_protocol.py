@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from app.http_protocol import JoinedWrites
+from app.http_protocol import MOST_PENDING, JoinedWrites
 
 
 class Recorded(asyncio.Transport):
@@ -50,6 +50,16 @@ async def test_each_turn_sends_what_was_written_in_it() -> None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert transport.said == [[b"first"], [b"second"]]
+
+
+async def test_what_is_large_does_not_wait_for_the_end_of_the_turn() -> None:
+    transport, writes = joined()
+    writes.write(b"head")
+    writes.write(b"x" * MOST_PENDING)
+    assert transport.said == [[b"head", b"x" * MOST_PENDING]]
+    writes.write(b"tail")
+    await asyncio.sleep(0)
+    assert transport.said[1:] == [[b"tail"]]
 
 
 async def test_what_was_written_is_sent_before_the_connection_closes() -> None:
