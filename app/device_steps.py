@@ -255,7 +255,7 @@ async def _under_load(servable: HailoServable, model: ModelSpec, seconds: float,
 
 
 def _call(inputs: Tensors) -> Call:
-    return Call(inputs, nbytes(inputs), 1, "check", {})
+    return Call(inputs, nbytes(inputs), len(next(iter(inputs.values()))), "check", {})
 
 
 def _soon() -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import uvicorn
 
 from app.gateway import make_gateway
-from app.http_protocol import HttpProtocol
+from app.http_protocol import http_protocol
 from app.lifecycle import Lifecycle
 from app.rpc.port import PortTaken
 from app.settings import NEEDS_KEY, Settings, is_loopback
@@ -61,7 +61,7 @@ def serve(settings: Settings, announce: Announce) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=HttpProtocol,
+        http=http_protocol(),
         ws="none",
         lifespan="on",
         access_log=False,

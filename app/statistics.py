@@ -75,7 +75,7 @@ class Statistics:
 
     Args:
         epoch_ms: Gives milliseconds since 1970.
-        then: Is told everything too, after it.
+        then: Is told everything too.
     """
 
     def __init__(self, epoch_ms: Callable[[], int], then: Observer) -> None:
@@ -93,19 +93,19 @@ class Statistics:
 
     def answered(self, response: InferenceResponse) -> None:
         """A request got its answer."""
+        self._then.answered(response)
         name = response.model.name
         counts = self._models.get(name) or self._counts(name)
         counts.count(response)
         counts.last_ms = self._epoch_ms()
-        self._then.answered(response)
 
     def failed(self, model: str, policy: str, error: RouterError, attempts: Sequence[AttemptRecord]) -> None:
         """A request ended in an error."""
+        self._then.failed(model, policy, error, attempts)
         counts = self._counts(model)
         counts.failed += 1
         for record in attempts:
             counts.failed_s += record.stages_s + record.queue_s + record.network_s + record.compute_s
-        self._then.failed(model, policy, error, attempts)
 
     def _counts(self, model: str) -> ModelCounts:
         return self._models.setdefault(model, ModelCounts())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NoReturn
 
 from router.admission import Admission, Waiter
 from router.cascade import Rows, select_rows
@@ -111,7 +110,8 @@ class Dispatch:
             try:
                 reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
             except BaseException as error:
-                self._raise_in_our_words(error, attempt, target, record, limit)
+                self._translate(error, attempt, target, record, limit)
+                raise
             self._check(reply, inferences, attempt)
             if trial:
                 instance.latency.vouched(size)
@@ -119,10 +119,14 @@ class Dispatch:
         record.queue_s += waited_s  # after the permit: how long others made it wait says nothing about the backend
         return reply
 
-    def _raise_in_our_words(
+    def _translate(
         self, error: BaseException, attempt: Attempt, target: Target, record: AttemptRecord, limit: float
-    ) -> NoReturn:
-        """Raises what a call on a backend ended in, as whoever asked has to know it."""
+    ) -> None:
+        """Raises what a call on a backend ended in in our own words, unless it is in them already.
+
+        Raises:
+            BackendError: In their place.
+        """
         breaker = target.instance.breaker
         if isinstance(error, TimeoutError):
             if breaker.admits or self.clock() >= limit:
@@ -131,12 +135,12 @@ class Dispatch:
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise error
+                return
             raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
         if isinstance(error, BackendUnavailable | Overloaded):
             target.refund(record)
         if isinstance(error, RouterError) or not isinstance(error, Exception):
-            raise error
+            return
         log.error("%s raised what its contract does not allow", attempt.backend, exc_info=error)
         raise BackendFailed(f"{attempt.backend} failed: {error}") from error
 

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.gateway import make_gateway
-from app.http_protocol import HttpProtocol
+from app.http_protocol import http_protocol
 from app.lifecycle import Lifecycle
 from app.settings import Settings
 
@@ -60,7 +60,7 @@ def main(name: str) -> None:
         apps[name](),
         port=0,
         loop="uvloop",
-        http=HttpProtocol if name == "gateway" else "httptools",
+        http=http_protocol() if name == "gateway" else "httptools",
         ws="none",
         lifespan=lifespan,
         access_log=False,

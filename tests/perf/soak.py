@@ -25,7 +25,7 @@ import httpx
 import uvicorn
 import uvloop
 
-from app.http_protocol import HttpProtocol
+from app.http_protocol import http_protocol
 from tests.gateway_process import ROOT, GatewayProcess, policy_text
 from tests.integration.scenario import open_files, resident_bytes
 from tests.perf.keep_alive import connect, post
@@ -131,7 +131,7 @@ def serve() -> None:
         with_tasks(gateway()),
         port=0,
         loop="uvloop",
-        http=HttpProtocol,
+        http=http_protocol(),
         ws="none",
         access_log=False,
         log_level="warning",

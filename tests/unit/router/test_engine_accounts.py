@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -168,3 +169,16 @@ async def test_a_plan_is_reused_until_the_world_changes() -> None:
         engine.refresh()
         assert engine.prepare(request()) is not prepared
         assert lab.seen.ends == (1, 0, 0)
+
+
+@in_virtual_time
+async def test_requests_that_policies_cannot_tell_apart_share_a_plan_and_others_do_not() -> None:
+    lab = Lab()
+    async with lab.running(deployment()) as engine:
+        plan_of = engine.prepare(request(rows(0.1)))
+        assert engine.prepare(request(rows(0.9))) is plan_of
+        assert plan_of.facts == ("m", "unclassified", 8, False)
+        assert engine.prepare(request(rows(0.1, 0.1, 0.1))).facts == ("m", "unclassified", 32, False)
+        assert engine.prepare(request(rows(0.1, 0.1, 0.1, 0.1))).facts == ("m", "unclassified", 32, False)
+        assert engine.prepare(request(replace(IMAGE, content=b"8 bytes."))).facts == ("m", "unclassified", 8, True)
+        assert engine.prepare(request(rows(0.1), data_class="phi")).facts == ("m", "phi", 8, False)

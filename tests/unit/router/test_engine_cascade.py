@@ -52,6 +52,7 @@ async def test_only_unconfident_rows_are_sent_on_and_all_come_back_in_place(firs
         return
     assert lab.cloud.calls[0].payload["x"][:, 0].tolist() == pytest.approx(unsure)  # type: ignore[index]
     assert lab.cloud.calls[0].payload_bytes == BYTES_PER_ROW * len(unsure)
+    assert (lab.edge.calls[0].rows, lab.cloud.calls[0].rows) == (len(firsts), len(unsure))
     # Of each row the whole answer is taken: `row` counts what the backend that answered it was sent.
     sent_on = iter(range(len(unsure)))
     assert response.outputs["row"].tolist() == [
