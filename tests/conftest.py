@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ def mortal_triton() -> Iterator[TritonProcess]:
     """A Triton of the test's own, to be killed, stopped and started again."""
     with TritonProcess(CloudPorts(0, 0, 0)) as process:
         yield process
+        if process.running:  # its way to end by itself takes seconds, and has tests of its own
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture
