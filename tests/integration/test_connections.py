@@ -52,14 +52,6 @@ def in_flight(gateway: GatewayProcess) -> float:
     return gateway.metric("hybrid_router_in_flight", model="digits", backend="cloud")
 
 
-def test_head_and_body_of_an_answer_come_in_one_piece(start_gateway: Callable[..., GatewayProcess]) -> None:
-    gateway = start_gateway(policy_text(NOWHERE))
-    with connection(gateway, request(json.dumps(BODY).encode())) as raw:
-        head, _, body = raw.recv(1 << 16).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    assert json.loads(body)["model"] == "digits"
-
-
 def test_a_deadline_that_nobody_can_meet_is_a_504(
     start_gateway: Callable[..., GatewayProcess], mortal_triton: TritonProcess
 ) -> None:

@@ -37,45 +37,71 @@ class Server:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._outbox = Outbox(lambda: self.now)
+        self.outbox = Outbox(lambda: self.now)
 
     def connection(self) -> tuple[Recorded, JoinedWrites]:
         transport = Recorded()
-        return transport, JoinedWrites(transport, asyncio.get_running_loop(), self._outbox)
+        return transport, JoinedWrites(transport, asyncio.get_running_loop(), self.outbox)
 
-
-def joined() -> tuple[Recorded, JoinedWrites]:
-    return Server().connection()
-
-
-async def test_what_is_written_in_one_turn_goes_out_in_one_piece() -> None:
-    transport, writes = joined()
-    writes.write(b"head")
-    writes.write(b"body")
-    assert transport.said == []
-    await asyncio.sleep(0)
-    assert transport.said == [[b"head", b"body"]]
-
-
-async def test_each_turn_sends_what_was_written_in_it() -> None:
-    transport, writes = joined()
-    for part in (b"first", b"second"):
-        writes.write(part)
+    async def busy(self) -> None:
+        """A turn in which two answers are given."""
+        for _ in range(2):
+            _, writes = self.connection()
+            writes.write(b"head")
+            writes.write(b"body")
         await asyncio.sleep(0)
-    assert transport.said == [[b"first"], [b"second"]]
 
 
-async def test_every_connection_gets_its_own() -> None:
+async def busy_server() -> Server:
     server = Server()
+    await server.busy()
+    return server
+
+
+async def test_a_lone_answer_is_not_held() -> None:
+    server = Server()
+    transport, writes = server.connection()
+    for _ in range(3):
+        writes.write(b"head")
+        writes.write(b"body")
+        await asyncio.sleep(0)
+    assert transport.said == [[b"head"], [b"body"]] * 3
+
+
+async def test_after_a_turn_of_several_answers_each_goes_out_in_one_piece() -> None:
+    server = await busy_server()
     pairs = [server.connection() for _ in range(3)]
     for number, (_, writes) in enumerate(pairs):
+        writes.write(b"head")
         writes.write(b"%d" % number)
+    assert [transport.said for transport, _ in pairs] == [[], [], []]
     await asyncio.sleep(0)
-    assert [transport.said for transport, _ in pairs] == [[[b"0"]], [[b"1"]], [[b"2"]]]
+    assert [transport.said for transport, _ in pairs] == [[[b"head", b"%d" % number]] for number in range(3)]
+
+
+async def test_after_a_turn_of_one_answer_the_next_is_not_held_any_more() -> None:
+    server = await busy_server()
+    transport, writes = server.connection()
+    for _ in range(2):
+        writes.write(b"head")
+        writes.write(b"body")
+        await asyncio.sleep(0)
+    assert transport.said == [[b"head", b"body"], [b"head"], [b"body"]]
+
+
+async def test_a_body_that_comes_in_a_busier_turn_than_its_head_follows_it() -> None:
+    server = Server()
+    transport, writes = server.connection()
+    writes.write(b"head")
+    await server.busy()
+    writes.write(b"body")
+    writes.write(b"tail")
+    await asyncio.sleep(0)
+    assert transport.said == [[b"head"], [b"body", b"tail"]]
 
 
 async def test_nobody_waits_for_a_turn_that_takes_long() -> None:
-    server = Server()
+    server = await busy_server()
     (first, writes_first), (second, writes_second), (third, writes_third) = (server.connection() for _ in range(3))
     writes_first.write(b"first")
     server.now = LONGEST_HELD_S / 2
@@ -92,22 +118,29 @@ async def test_nobody_waits_for_a_turn_that_takes_long() -> None:
 
 
 async def test_whatever_the_number_of_writes_all_of_them_go_out_in_order() -> None:
-    transport, writes = joined()
-    parts = [b"%d" % number for number in range(7)]
-    for part in parts:
+    server = Server()
+    transport, writes = server.connection()
+    parts = [b"%d" % number for number in range(9)]
+    for number, part in enumerate(parts):
         writes.write(part)
+        if number % 4 == 3:
+            await server.busy()
     await asyncio.sleep(0)
     assert [part for said in transport.said for part in said] == parts
 
 
 async def test_what_is_large_does_not_wait() -> None:
-    transport, writes = joined()
-    writes.write(b"x" * (MOST_HELD + 1))
-    assert transport.said == [[b"x" * (MOST_HELD + 1)]]
+    transport, writes = (await busy_server()).connection()
+    writes.write(b"head")
+    writes.write(b"x" * MOST_HELD)
+    assert transport.said == [[b"head", b"x" * MOST_HELD]]
+    writes.write(b"tail")
+    await asyncio.sleep(0)
+    assert transport.said[1:] == [[b"tail"]]
 
 
 async def test_what_was_written_is_sent_before_the_connection_closes() -> None:
-    transport, writes = joined()
+    transport, writes = (await busy_server()).connection()
     writes.write(b"answer")
     writes.close()
     await asyncio.sleep(0)
@@ -115,7 +148,7 @@ async def test_what_was_written_is_sent_before_the_connection_closes() -> None:
 
 
 async def test_nothing_is_sent_on_a_connection_that_closed_meanwhile() -> None:
-    transport, writes = joined()
+    transport, writes = (await busy_server()).connection()
     writes.write(b"answer")
     transport.close()
     await asyncio.sleep(0)
@@ -123,7 +156,7 @@ async def test_nothing_is_sent_on_a_connection_that_closed_meanwhile() -> None:
 
 
 async def test_whatever_else_is_asked_of_it_the_connection_does() -> None:
-    transport, writes = joined()
+    transport, writes = Server().connection()
     writes.pause_reading()
     assert not transport.reading
     assert writes.get_extra_info("peername") == ("127.0.0.1", 1)
