@@ -161,7 +161,7 @@ def _parse(body: bytes) -> InferBody:
 
 def _unknown_or_missing(message: str) -> str | None:
     """The field in `Object missing required field `x`` and `Object contains unknown field `x``."""
-    return message.split("`")[1] if message.count("`") >= 2 else None
+    return message.partition("field `")[2].rstrip("`") or None
 
 
 def _tensor(raw: msgspec.Raw, spec: TensorSpec | None, field: str) -> Tensor:

@@ -140,7 +140,8 @@ def test_a_missing_field_is_named(engine: Engine, missing: str) -> None:
     [b"", b"{", b"null", b"[]", b"\xff", b'{"model": "one"', b'{"a":' * 100_000, b"[" * 100_000, b"\xef\xbb\xbf{}"],
 )
 def test_what_is_no_body_is_malformed(engine: Engine, body: bytes) -> None:
-    assert isinstance(refused(engine, body), MalformedBody)
+    error = refused(engine, body)
+    assert (type(error), error.field) == (MalformedBody, "a" if body.startswith(b'{"a"') else None)
 
 
 def test_deep_nesting_is_refused(engine: Engine) -> None:
