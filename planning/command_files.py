@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backends.whole_file import write_whole
+
 if TYPE_CHECKING:
     from planning.advice import Advice
     from planning.prices import Prices
@@ -93,15 +95,15 @@ def write_reports(advice: Advice, policy: str, no_policy: str, files: Sequence[P
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file.
+    """Writes a file, whole or not at all.
 
     Raises:
         click.ClickException: It cannot be written.
     """
     try:
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
-        raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}.") from None
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}.") from None
 
 
 @contextmanager

@@ -169,6 +169,9 @@ def _tco(cost: Tco) -> Iterator[str]:
             for swing in cost.tornado[:SHOWN_SWINGS]
         ],
     )
+    more = len(cost.tornado) - SHOWN_SWINGS
+    if more > 0:
+        yield f"{more} more inputs matter less; --json has them."
     yield ""
     yield from _spread(cost)
 

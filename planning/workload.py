@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from planning.ranges import RANGES, check_word, checked
+from planning.ranges import RANGES, Nonsense, check_word, checked
 from planning.total_cost import BILLINGS, Billing
 from router.model import TensorSpec
 
@@ -163,6 +163,11 @@ class Workload:
     def __post_init__(self) -> None:
         for name in FIGURES:
             checked(name, getattr(self, name))
+        for name in ("name", "node", "device_part"):
+            if not isinstance(getattr(self, name), str):
+                raise Nonsense(name, f"must be text, not {getattr(self, name)!r}")
+        if not isinstance(self.local_audit, bool):
+            raise Nonsense("local_audit", f"must be true or false, not {self.local_audit!r}")
         check_word("billing", self.billing, BILLINGS)
         check_word("residency", self.residency, RESIDENCIES)
         check_word("offline", self.offline, OFFLINES)

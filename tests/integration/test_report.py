@@ -67,4 +67,6 @@ def test_what_cannot_be_reported_is_said_before_anything_is_measured(bench: Path
         bench.write_text(content)
         assert sentence in said(run("advise", CAMERAS, *report, *measure, "--bench", bench), 1)
     ended = run("advise", CAMERAS, "--report", tmp_path / "no/where.html")
-    assert (ended.returncode, "cannot be written" in ended.stderr) == (1, True)
+    assert (ended.returncode, f"{tmp_path / 'no/where.html'} cannot be written" in ended.stderr) == (1, True)
+    ended = run("advise", CAMERAS, "--policy-out", "/dev/full")
+    assert (ended.returncode, "/dev/full cannot be written: No space left" in ended.stderr) == (1, True)

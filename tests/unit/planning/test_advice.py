@@ -229,3 +229,11 @@ def test_the_result_is_plain_values() -> None:
     assert plain["flips"][0]["becomes"] == "cloud"
     assert plain["cost"]["curves"]["rates_per_second"]
     assert {figure["provenance"]["origin"] for figure in plain["figures"]} == {"assumed"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("local_audit", "maybe"), ("local_audit", 1), ("device_part", 7), ("name", 3), ("node", None)]
+)
+def test_what_is_of_another_kind_is_refused_from_python_too(field: str, value: object) -> None:
+    with pytest.raises(Nonsense, match=f"^{field}: must be "):
+        replace(example("kiosk"), **{field: value})  # type: ignore[arg-type]
