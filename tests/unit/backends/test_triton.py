@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from backends.server import MAX_BATCHES, RENEW_AFTER, ServerVariant
+from backends.server import ABANDONED_FOR_S, MAX_BATCHES, RENEW_AFTER, ServerVariant
 from backends.triton import TritonOptions, TritonServable
 from backends.triton_channel import TritonChannel
 from router.errors import (
@@ -49,9 +49,11 @@ class Stub:
         self.max_rows = max_rows
         self.ready = ready
         self.requests: list[Any] = []
+        self.timeouts: list[float] = []
 
     def ModelInfer(self, request: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: N802
         self.requests.append(request)
+        self.timeouts.append(timeout)
         call = asyncio.get_running_loop().create_future()
         if isinstance(self.response, Exception):
             call.set_exception(self.response)
@@ -244,6 +246,13 @@ async def test_an_inference_that_nobody_waits_for_is_not_cancelled_on_the_server
         await waiting
     assert not stub.calls[0].done()
     stub.calls[0].set_result(answer())
+
+
+async def test_the_deadline_bounds_the_call_and_the_servers_queue() -> None:
+    stub = Stub(answer())
+    await infer(stub)
+    assert 4 < stub.timeouts[0] - ABANDONED_FOR_S <= 5, "seconds; what is abandoned ends by itself, but it ends"
+    assert 4_000_000 < stub.requests[0].parameters["timeout"].int64_param <= 5_000_000, "microseconds, as Triton has it"
 
 
 async def test_a_deadline_that_has_passed_sends_nothing() -> None:

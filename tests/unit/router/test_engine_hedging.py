@@ -198,7 +198,7 @@ async def test_retries_stay_within_their_share_and_within_the_deadline() -> None
         await engine.infer(request())
         assert len(lab.cloud.calls) == 1
     lab = Lab()
-    lab.cloud.infer = fail(BackendUnavailable("gone"), after=0.48)
+    lab.cloud.infer = fail(BackendUnavailable("gone"), after=0.465)
     async with lab.running(deployment()) as engine:
         asked = request(within_s=0.5)
         assert (await engine.infer(asked)).route.backend == "edge"
