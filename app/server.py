@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
+from app.front import ASGIApp
 from app.gateway import make_gateway
 from app.http_protocol import http_protocol
 from app.lifecycle import Lifecycle
@@ -56,8 +57,24 @@ def serve(settings: Settings, announce: Announce) -> None:
     listeners = None if settings.fd is None else [_inherited(settings)]
     lifecycle = Lifecycle()
     gateway = make_gateway(settings, lifecycle)
-    config = uvicorn.Config(
-        gateway.http,
+    config = uvicorn_config(gateway.http, settings)
+    # uvicorn shuts down in order on SIGTERM, then raises it again; this lets what runs around it end in order too.
+    signal.signal(signal.SIGTERM, _exit)
+    server = _Server(config, gateway.rpc, announce, lifecycle, settings.drain_notice_s)
+    try:
+        server.run(listeners)
+    except PortTaken as taken:
+        raise ListenRefused(str(taken)) from None
+    except KeyboardInterrupt:
+        return
+    if not server.started:
+        raise SystemExit(1)
+
+
+def uvicorn_config(http: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is to serve the gateway's HTTP front."""
+    return uvicorn.Config(
+        http,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -70,17 +87,6 @@ def serve(settings: Settings, announce: Announce) -> None:
         log_level="warning",
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    # uvicorn shuts down in order on SIGTERM, then raises it again; this lets what runs around it end in order too.
-    signal.signal(signal.SIGTERM, _exit)
-    server = _Server(config, gateway.rpc, announce, lifecycle, settings.drain_notice_s)
-    try:
-        server.run(listeners)
-    except PortTaken as taken:
-        raise ListenRefused(str(taken)) from None
-    except KeyboardInterrupt:
-        return
-    if not server.started:
-        raise SystemExit(1)
 
 
 class ListenRefused(Exception):

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from uvicorn.server import ServerState
 
 from app.http_protocol import LONGEST_HELD_S, MOST_HELD, JoinedWrites, Outbox
+from app.server import uvicorn_config
+from app.settings import Settings
 
 
 class Recorded(asyncio.Transport):
@@ -160,3 +167,49 @@ async def test_whatever_else_is_asked_of_it_the_connection_does() -> None:
     writes.pause_reading()
     assert not transport.reading
     assert writes.get_extra_info("peername") == ("127.0.0.1", 1)
+
+
+async def test_a_connection_is_not_kept_beyond_its_turn() -> None:
+    server = await busy_server()
+    transport, writes = server.connection()
+    writes.write(b"answer")
+    await asyncio.sleep(0)
+    gone = weakref.ref(transport)
+    del transport, writes
+    assert gone() is None
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers any request with its path."""
+    body = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def test_the_connections_of_the_gateway_share_an_outbox_and_each_gets_its_own_answers(tmp_path: Path) -> None:
+    config = uvicorn_config(app, Settings(state_dir=tmp_path))
+    config.load()
+    state = ServerState()
+    protocols: list[Any] = []
+
+    def new_protocol() -> Any:
+        protocols.append(config.http_protocol_class(config=config, server_state=state, app_state={}))  # type: ignore[call-arg]
+        return protocols[-1]
+
+    server = await asyncio.get_running_loop().create_server(new_protocol, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for turn in range(5):
+            for number, (_, writer) in enumerate(clients):
+                writer.write(b"GET /%d-%d HTTP/1.1\r\nhost: x\r\n\r\n" % (turn, number))
+            for number, (reader, _) in enumerate(clients):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+                assert await reader.readexactly(4) == b"/%d-%d" % (turn, number)
+        assert len({id(protocol.transport._outbox) for protocol in protocols}) == 1
+        for _, writer in clients:
+            writer.close()
+            await writer.wait_closed()
+        for protocol in protocols:
+            protocol.transport.close()

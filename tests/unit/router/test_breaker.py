@@ -294,3 +294,11 @@ def test_failed_readiness_probes_far_apart_do_not_add_up() -> None:
         breaker.begin_probe()
         breaker.probe_succeeded(2.0)
     assert breaker.admits
+
+
+@pytest.mark.parametrize("random", [0.0, 0.5, 0.99])
+def test_the_wait_for_the_next_probe_is_spread(random: float) -> None:
+    breaker = Breaker(0.0)
+    breaker.begin_probe()
+    breaker.probe_failed(10.0, random, "no answer")
+    assert breaker.next_probe_at - 10.0 == pytest.approx(FIRST_WAIT_S * (1 - SPREAD * random))
