@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +26,7 @@ from router.model import ModelSpec, TensorSpec
 from router.ports import Backend, VariantOptions, synthetic_call
 
 WARM_UP_RUNS = 3
+LEAST_PROFILED_RUNS = 9
 CALL_TIMEOUT_S = 30.0
 
 
@@ -103,7 +105,7 @@ def _profile_here(path: Path, providers: tuple[str, ...], threads: int, rows: in
         feed = made_up(loaded.session.get_inputs(), rows)
         took = timed_runs(loaded.session, feed, runs)
         memory_mb = _resident_mb() - before_mb
-        operators = _operator_times(path, list(loaded.placed), threads, feed, max(1, runs // 10))
+        operators = _operator_times(path, list(loaded.placed), threads, feed, max(LEAST_PROFILED_RUNS, runs // 10))
     except Exception as error:  # whatever the runtime raises, it is about this model
         return Profile(path.name, f"it does not run with made-up input: {error}")
     p50, p95, p99 = quantiles_ms(took)
@@ -181,16 +183,22 @@ def _operator_times(
 
 
 def operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[OperatorTime]:
-    """The time of each kind of operator, by the events of ONNX Runtime's profiler, the slowest first."""
-    took: dict[tuple[str, str], list[float]] = defaultdict(list)
+    """The time of each kind of operator in one run, by the events of ONNX Runtime's profiler, the slowest first.
+
+    Of each node the median counts: a single run in which another process had the core would be most of any mean.
+    """
+    nodes: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            took[event["args"]["op_name"], event["args"].get("provider", "")].append(event["dur"] / 1000)
-    total = sum(map(sum, took.values())) or 1.0
-    times = [
-        OperatorTime(operator, provider, len(each) / runs, sum(each) / runs, sum(each) / total)
-        for (operator, provider), each in took.items()
-    ]
+            args = event["args"]
+            nodes[args["op_name"], args.get("provider", ""), event["name"]].append(event["dur"] / 1000)
+    kinds: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for (operator, provider, _), took in nodes.items():
+        calls = len(took) / runs
+        kinds[operator, provider].append((calls, calls * statistics.median(took)))
+    sums = {kind: (sum(calls for calls, _ in each), sum(ms for _, ms in each)) for kind, each in kinds.items()}
+    total = sum(ms for _, ms in sums.values()) or 1.0
+    times = [OperatorTime(*kind, calls, ms, ms / total) for kind, (calls, ms) in sums.items()]
     return sorted(times, key=lambda time: -time.ms)
 
 

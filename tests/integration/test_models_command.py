@@ -85,11 +85,16 @@ def test_quantised_models_are_smaller_and_about_as_right(tmp_path: Path) -> None
 
 
 def test_operator_times_are_those_of_one_run() -> None:
-    def event(operator: str, micros: int, what: str = "kernel_time") -> dict[str, Any]:
-        return {"cat": "Node", "name": f"n_{what}", "dur": micros, "args": {"op_name": operator, "provider": "CPU"}}
+    def event(operator: str, node: str, micros: int, what: str = "kernel_time") -> dict[str, Any]:
+        args = {"op_name": operator, "provider": "CPU"}
+        return {"cat": "Node", "name": f"{node}_{what}", "dur": micros, "args": args}
 
-    events = [event("Relu", 1000), event("Gemm", 4000), event("Gemm", 2000), event("Relu", 1000)]
-    other = [event("Gemm", 9, "fence_before"), {"cat": "Session", "name": "model_run", "dur": 5}]
-    gemm, relu = operator_times([*events, *other], runs=2)
-    assert (gemm.operator, gemm.calls, gemm.ms, gemm.share) == ("Gemm", 1.0, 3.0, 0.75)
+    events = [
+        event(operator, node, micros if run else 90 * micros)  # in the first run, another process had the core
+        for run in range(3)
+        for operator, node, micros in (("Relu", "r", 1000), ("Gemm", "g1", 1000), ("Gemm", "g2", 2000))
+    ]
+    other = [event("Gemm", "g1", 9, "fence_before"), {"cat": "Session", "name": "model_run", "dur": 5}]
+    gemm, relu = operator_times([*events, *other], runs=3)
+    assert (gemm.operator, gemm.calls, gemm.ms, gemm.share) == ("Gemm", 2.0, 3.0, 0.75)
     assert (relu.operator, relu.calls, relu.ms) == ("Relu", 1.0, 1.0)
