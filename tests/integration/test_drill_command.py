@@ -29,10 +29,15 @@ def drill(report: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
+def namespaces() -> set[str]:
+    """The named network namespaces there are."""
+    return set(os.listdir("/run/netns")) if Path("/run/netns").exists() else set()
+
+
 @pytest.mark.parametrize("relay", [False, True], ids=["namespaces", "relay"])
 def test_a_drill_says_what_users_saw_and_leaves_nothing(tmp_path: Path, relay: bool) -> None:
     """How fast things go on a shared machine is not for a test to judge, but that nobody was failed or betrayed is."""
-    before = set(os.listdir("/run/netns")) if Path("/run/netns").exists() else set()
+    before = namespaces()
     status, outcome, said = drill(tmp_path, "cloud-crash", *(["--relay"] if relay else []))
     found = outcome["scenarios"]["cloud-crash"]
     checks = {check["name"]: check["passed"] for check in found["checks"]}
@@ -47,7 +52,8 @@ def test_a_drill_says_what_users_saw_and_leaves_nothing(tmp_path: Path, relay: b
     assert "cloud-crash" in page
     assert "http://" not in page.replace("http://www.w3.org", ""), "it has to open on a machine without a network"
     assert (tmp_path / "cloud-crash.png").read_bytes().startswith(b"\x89PNG")
-    assert (set(os.listdir("/run/netns")) if Path("/run/netns").exists() else set()) == before
+    # What a drill that was killed had left may be gone: this one clears that away.
+    assert namespaces() <= before
 
 
 def test_what_needs_root_is_not_run_on_a_relay_and_not_passed_either(tmp_path: Path) -> None:

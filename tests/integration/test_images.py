@@ -113,7 +113,7 @@ def test_bad_images_do_not_count_against_the_cloud(steady: GatewayProcess, trito
     for _ in range(6):  # more often than it takes to open a breaker
         # its header is fine, so that only who decodes it notices
         assert_problem(post(steady, SEVEN.read_bytes()[:150]), 422, "unprocessable-image")
-    assert served_by(triton, "digits_image") == before + 6, "they were to be sent to the cloud"
+    assert served_by(triton, "digits_image") >= before + 6, "they were to be sent to the cloud"
     assert is_up(steady)
     assert answer_to(post(steady, seven(64)))["route"]["backend"] == "cloud"
 
