@@ -107,7 +107,7 @@ async def configure(bench: Bench) -> Done:
     backend = HailoBackend(HailoOptions(), BackendContext(hef.absolute().parent))
     bench.held.append(backend.close)
     started = time.monotonic()
-    bench.servable = await backend.open(model, HailoVariant(hef.name))
+    bench.servable = await backend.load(hef.absolute(), model, HailoVariant(hef.name), golden=None)
     bench.held.append(bench.servable.close)
     bench.model = model
     seconds = time.monotonic() - started

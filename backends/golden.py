@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from backends.whole_file import write_whole
+from router.errors import BackendError, BackendUnavailable
 from router.model import Tensor, Tensors
 
 SUFFIX = ".golden.npz"
@@ -82,6 +84,21 @@ class Golden:
                 with archive.open(entry, "w") as file:
                     np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
         write_whole(path, content.getvalue())
+
+
+@contextmanager
+def proving(file: str) -> Iterator[None]:
+    """Whatever goes wrong meanwhile is why this model file is not trusted.
+
+    Raises:
+        BackendUnavailable: Golden inputs cannot be read, or are answered wrongly or not at all.
+    """
+    try:
+        yield
+    except GoldenFailed as error:
+        raise BackendUnavailable(f"{file} is not trusted: {error}.") from None
+    except BackendError as error:
+        raise BackendUnavailable(f"{file} is not trusted: its golden inputs fail: {error.detail}") from None
 
 
 def golden_path(model: Path) -> Path:

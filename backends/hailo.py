@@ -11,18 +11,25 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
+from backends.golden import golden_path, proving, read_golden
 from backends.hailo_errors import NO_HAT
-from backends.hailo_model import HailoModel
+from backends.hailo_model import HailoModel, Hef
 from backends.hailo_pipeline import Pipeline
 from backends.hailo_streams import HailoTensor
+from backends.versions import Versions, stamp_of
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout, BackendUnavailable, InvalidTensor
 from router.model import ModelSpec, Tensor, Tensors
-from router.ports import BackendContext, Call, synthetic_call
+from router.ports import BackendContext, Call, Runtime, synthetic_call
 from router.types import EncodedImage, Reply, nbytes
+
+PROVIDER = "HailoRT"
+"""What runs these models, where ONNX Runtime's name their execution providers."""
 
 HUNG_AFTER_S = 10.0
 """A job that takes longer will not come back: the model is configured anew."""
@@ -44,11 +51,14 @@ class HailoVariant:
         file: The `.hef` file, relative to the models directory.
         inputs: How inputs cross to the chip, where the defaults do not fit.
         outputs: The same for outputs.
+        golden: The file with the inputs that it must answer before it serves, relative to the models directory. Without
+            it, the one beside the `.hef` is taken, if there is one.
     """
 
     file: str
     inputs: Mapping[str, HailoTensor] = field(default_factory=dict)
     outputs: Mapping[str, HailoTensor] = field(default_factory=dict)
+    golden: str | None = None
 
     @property
     def label(self) -> str:
@@ -70,22 +80,49 @@ class HailoBackend:
 
     def __init__(self, options: HailoOptions, context: BackendContext) -> None:
         self._models_dir = context.models_dir
+        self._root = context.root
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hailo")
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def open(self, model: ModelSpec, variant: HailoVariant) -> HailoServable:
-        """Opens the device if it is not, puts the model on it, and runs it once.
+    async def open(self, model: ModelSpec, variant: HailoVariant) -> Versions[HailoServable]:
+        """Opens the device if it is not, puts the model on it, runs it once and has it answer its golden inputs.
+
+        Another file of the same name takes its place later in the same way, without a request being lost.
 
         Raises:
-            BackendUnavailable: No HailoRT, no HAT, a HAT that another process holds, or a file that does not fit.
+            BackendUnavailable: No HailoRT, no HAT, a HAT that another process holds, or a file that does not fit, or
+                does not answer its golden inputs.
         """
+        path = self._models_dir / variant.file
+        golden = golden_path(path) if variant.golden is None else self._models_dir / variant.golden
+
+        async def load() -> HailoServable:
+            asked = variant.golden is not None or golden.is_file()
+            return await self.load(path, model, variant, golden if asked else None)
+
+        seen = stamp_of(path, golden)
+        return Versions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
+
+    async def load(self, path: Path, model: ModelSpec, variant: HailoVariant, golden: Path | None) -> HailoServable:
+        """Opens one version, which stays what it is.
+
+        Args:
+            path: The `.hef`.
+            model: The model as applications see it.
+            variant: How its tensors cross to the chip.
+            golden: The golden inputs that it must answer, if any.
+
+        Raises:
+            BackendUnavailable: As `open` does.
+        """
+        hef = Hef(path, self._root)
 
         def make() -> HailoModel:
-            return HailoModel(self._models_dir / variant.file, model, variant.inputs, variant.outputs)
+            return HailoModel(hef, model, variant.inputs, variant.outputs)
 
-        servable = HailoServable(make, model, self._thread)
+        servable = HailoServable(hef, make, model, self._thread)
         # Shielded, because a thread does not hear of a cancellation: what it opened must be closed all the same.
-        opening = asyncio.create_task(servable.start())
+        opening = asyncio.create_task(servable.start(golden))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -106,27 +143,49 @@ class HailoBackend:
 
 
 class HailoServable:
-    """One model on the HAT.
+    """One version of a model, on the HAT.
 
     After a job failed HailoRT has shut the model's pipeline down, and after the device was lost all of its models'. The
     next call, or the next probe, has it made anew, once for all who wait; when that fails, only probes try again.
     """
 
-    def __init__(self, make: Callable[[], HailoModel], model: ModelSpec, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, file: Hef, make: Callable[[], HailoModel], model: ModelSpec, thread: ThreadPoolExecutor) -> None:
+        self._file = file
         self._make = make
         self._model = model
         self._thread = thread
         self._hef: HailoModel | None = None
         self._pipeline: Pipeline | None = None
         self._renewal: asyncio.Task[BackendError | None] | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.runtime = Runtime(PROVIDER)
 
-    async def start(self) -> None:
-        """Opens the model and warms it up."""
+    async def start(self, golden: Path | None) -> None:
+        """Opens the model, warms it up, and has it answer its golden inputs, if it has any."""
         await self._configure_anew()
+        self.runtime = Runtime(PROVIDER, sha256=self._file.sha256, golden=golden is not None)
         await self.infer(synthetic_call(self._model), time.monotonic() + HUNG_AFTER_S)
+        if golden is not None:
+            with proving(self._file.name):
+                right = await asyncio.to_thread(read_golden, golden)
+                rows = next(iter(right.inputs.values())).shape[:1]
+                call = Call(right.inputs, right.size, rows[0] if rows else 1, "golden inputs", {})
+                right.check((await self.infer(call, time.monotonic() + HUNG_AFTER_S)).outputs)
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs every row as a frame. A call that is given up leaves its frames to end by themselves."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            return await self._infer(call, deadline)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _infer(self, call: Call, deadline: float) -> Reply:
         assert not isinstance(call.payload, EncodedImage), "takes_image is False"
         asked = time.monotonic()
         try:
@@ -154,7 +213,10 @@ class HailoServable:
         return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
 
     async def close(self) -> None:
-        """Takes the model off the chip, and lets the device go if it was the last one."""
+        """Takes the model off the chip when its calls have ended or are overdue; the last one lets the device go."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HUNG_AFTER_S):
+                await self._idle.wait()
         if self._renewal is not None:
             await asyncio.wait([self._renewal])
         await self._let_go(keep_device=False)

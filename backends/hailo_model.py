@@ -6,6 +6,7 @@ the chip, and whoever keeps the error, as the engine does, would keep everybody 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,53 @@ from typing import Any
 from backends.hailo_device import DEVICE, Lease, status_name
 from backends.hailo_errors import meaning_of, translated
 from backends.hailo_streams import Conversion, HailoTensor, Stream, fitted
+from backends.memory import check_room
 from router.errors import BackendError, BackendUnavailable
 from router.model import ModelSpec
+
+READINGS = 2
+"""How many times a .hef is in memory: here, and in HailoRT."""
+
+
+class Hef:
+    """A .hef, read once: whatever is written over the file later, this version of the model stays what it is.
+
+    Args:
+        path: The file.
+        root: The root of the file system, for what the kernel says of memory.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path = path
+        self._root = root
+        self._content: bytes | None = None
+        self.sha256 = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self._path.name
+
+    def check(self) -> None:
+        """Raises BackendUnavailable if there is nothing to read."""
+        if self._content is None and not self._path.is_file():
+            raise BackendUnavailable(f"The model file {self._path} does not exist.")
+
+    def content(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            BackendUnavailable: It cannot be read, or there is no memory for it.
+        """
+        if self._content is None:
+            try:
+                size = self._path.stat().st_size
+                check_room(self.name, size, READINGS * size, self._root, "Serve it from the cloud, or free memory.")
+                self._content = self._path.read_bytes()
+            except OSError as error:
+                raise BackendUnavailable(f"{self._path} cannot be read: {error.strerror}.") from None
+            self.sha256 = hashlib.sha256(self._content).hexdigest()
+        return self._content
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +76,16 @@ class HailoModel:
     """One .hef, on the VDevice of this process while it is open.
 
     Args:
-        path: The .hef file.
+        hef: The file.
         spec: The model as applications see it.
         inputs: What the policy file says about its inputs.
         outputs: The same about its outputs.
     """
 
     def __init__(
-        self, path: Path, spec: ModelSpec, inputs: Mapping[str, HailoTensor], outputs: Mapping[str, HailoTensor]
+        self, hef: Hef, spec: ModelSpec, inputs: Mapping[str, HailoTensor], outputs: Mapping[str, HailoTensor]
     ) -> None:
-        self._path = path
+        self._hef = hef
         self._spec = spec
         self._said = (inputs, outputs)
         self._lease: Lease | None = None
@@ -52,11 +98,10 @@ class HailoModel:
         Raises:
             BackendUnavailable: It cannot be used as things are.
         """
-        if not self._path.is_file():
-            raise BackendUnavailable(f"The model file {self._path} does not exist.")
+        self._hef.check()
         self._lease = DEVICE.lease()
         try:
-            self._infer_model = self._lease.vdevice.create_infer_model(str(self._path))
+            self._infer_model = self._lease.vdevice.create_infer_model(self._hef.content())
             self.conversions = self._fitted()
             return
         except Exception as error:
@@ -96,7 +141,7 @@ class HailoModel:
 
     def translated(self, error: BaseException) -> BackendError:
         """An error of HailoRT's in the router's words."""
-        return translated(error, self._path.name, self._status_name())
+        return translated(error, self._hef.name, self._status_name())
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the device has to be opened anew after it."""
@@ -108,18 +153,18 @@ class HailoModel:
     def _fitted(self) -> Conversions:
         if not self._spec.batchable:
             raise BackendUnavailable(
-                f"{self._path.name}: the HAT runs one row at a time, so that every tensor's first dimension must be -1."
+                f"{self._hef.name}: the HAT runs one row at a time, so that every tensor's first dimension must be -1."
             )
         model, (inputs, outputs) = self._infer_model, self._said
         found = Conversions(
-            fitted(self._path.name, self._spec.inputs, inputs, [_stream(stream) for stream in model.inputs]),
-            fitted(self._path.name, self._spec.outputs, outputs, [_stream(stream) for stream in model.outputs]),
+            fitted(self._hef.name, self._spec.inputs, inputs, [_stream(stream) for stream in model.inputs]),
+            fitted(self._hef.name, self._spec.outputs, outputs, [_stream(stream) for stream in model.outputs]),
         )
         fed = {conversion.stream for conversion in found.inputs.values()}
         unfed = [name for name in model.input_names if name not in fed]
         if unfed or len(fed) < len(found.inputs):
             raise BackendUnavailable(
-                f"{self._path.name}: each input stream needs a tensor; it has {', '.join(model.input_names)}."
+                f"{self._hef.name}: each input stream needs a tensor; it has {', '.join(model.input_names)}."
             )
         formats = _lease_formats(self._lease)
         for conversion in found.inputs.values():

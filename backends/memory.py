@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from router.errors import BackendUnavailable
+
+KEPT_FREE_BYTES = 32 << 20
+"""What must be left for everything else when a model has been loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
@@ -31,6 +36,27 @@ def free_memory(root: Path) -> FreeMemory | None:
         None where the kernel does not tell.
     """
     return min(_bounds(root), key=lambda memory: memory.bytes, default=None)
+
+
+def check_room(name: str, stored_bytes: int, needed_bytes: int, root: Path, advice: str) -> None:
+    """Holds what loading a model takes against the memory that is free.
+
+    Args:
+        name: The model file, for the sentence.
+        stored_bytes: What it takes on disk.
+        needed_bytes: What it is expected to take in memory.
+        root: The root of the file system with `proc` and `sys`.
+        advice: What to do if it does not fit; a sentence.
+
+    Raises:
+        BackendUnavailable: It would not fit.
+    """
+    free = free_memory(root)
+    if free is not None and needed_bytes + KEPT_FREE_BYTES > free.bytes:
+        raise BackendUnavailable(
+            f"{name} does not fit: loading its {_mb(stored_bytes)} takes about {_mb(needed_bytes)}, "
+            f"{_mb(KEPT_FREE_BYTES)} must stay free, and {_mb(free.bytes)} are {free.bound}. {advice}"
+        )
 
 
 def give_back() -> None:
@@ -80,3 +106,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

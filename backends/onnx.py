@@ -16,7 +16,7 @@ import numpy as np
 from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher
-from backends.golden import GoldenFailed, golden_path, read_golden
+from backends.golden import golden_path, proving, read_golden
 from backends.memory import give_back
 from backends.onnx_cache import OptimisedModels
 from backends.onnx_runner import Runner
@@ -24,7 +24,7 @@ from backends.onnx_session import CPU, Loaded, Loader, check_signature
 from backends.quiet_onnxruntime import ort
 from backends.turn_batcher import TurnBatcher
 from backends.versions import Versions, stamp_of
-from router.errors import BackendError, BackendFailed, BackendUnavailable
+from router.errors import BackendError, BackendFailed
 from router.model import ModelSpec, Tensors
 from router.ports import BackendContext, Call, Runtime, synthetic_call
 from router.types import EncodedImage, Reply
@@ -120,7 +120,7 @@ class OnnxBackend:
         path = self._models_dir / variant.file
         golden = golden_path(path) if variant.golden is None else self._models_dir / variant.golden
 
-        def load() -> OnnxServable:
+        def read() -> OnnxServable:
             asked = variant.golden is not None or golden.is_file()
             loaded = self._loader.load(path)
             check_signature(path.name, loaded.session.get_inputs(), model.inputs)
@@ -133,9 +133,12 @@ class OnnxBackend:
             return servable
 
         seen = stamp_of(path, golden)
+
         # Not in the threads that requests run in: they go on while a model is loaded.
-        first = await asyncio.to_thread(load)
-        return Versions(first, load, lambda: stamp_of(path, golden), seen, variant.label)
+        async def load() -> OnnxServable:
+            return await asyncio.to_thread(read)
+
+        return Versions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
 
     async def close(self) -> None:
         """Lets the threads go."""
@@ -190,6 +193,9 @@ class OnnxServable:
             return None
         return await self.infer(synthetic_call(self._model), deadline)
 
+    async def close(self) -> None:
+        """Nothing is left to do: calls under way keep what they need."""
+
     def warm_up(self) -> None:
         """Runs it on made-up input: with one row, and with as many as will share a run.
 
@@ -215,14 +221,10 @@ class OnnxServable:
         Raises:
             BackendUnavailable: It does not, or they cannot be read.
         """
-        try:
+        with proving(file):
             golden = read_golden(path)
             outputs, _ = self._run(golden.inputs, golden.size, None)
             golden.check(outputs)
-        except GoldenFailed as error:
-            raise BackendUnavailable(f"{file} is not trusted: {error}.") from None
-        except BackendError as error:
-            raise BackendUnavailable(f"{file} is not trusted: its golden inputs fail: {error.detail}") from None
         self.runtime = replace(self.runtime, golden=True)
 
     def _rows_to_share(self) -> int:

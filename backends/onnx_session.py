@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.memory import free_memory
+from backends.memory import check_room, free_memory
 from backends.onnx_cache import OptimisedModels
 from backends.onnx_file import ModelFile, NotAModel, digest, read_model_file
 from backends.quiet_onnxruntime import ort
@@ -27,9 +27,6 @@ from router.model import Tensor, Tensors, TensorSpec
 log = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
-
-KEPT_FREE_BYTES = 32 << 20
-"""What must be left for everything else when a model has been loaded."""
 
 ADVICE = "Quantise it (hybrid-router models quantize), serve it from the cloud, or free memory."
 
@@ -261,13 +258,7 @@ def check_fit(file: ModelFile, root: Path) -> None:
     Raises:
         BackendUnavailable: It would not fit.
     """
-    free = free_memory(root)
-    if free is not None and file.needed_bytes + KEPT_FREE_BYTES > free.bytes:
-        raise BackendUnavailable(
-            f"{file.path.name} does not fit: loading its {_mb(file.file_bytes + file.external_bytes)} takes about "
-            f"{_mb(file.needed_bytes)}, {_mb(KEPT_FREE_BYTES)} must stay free, and {_mb(free.bytes)} are {free.bound}. "
-            + ADVICE
-        )
+    check_room(file.path.name, file.file_bytes + file.external_bytes, file.needed_bytes, root, ADVICE)
 
 
 def check_signature(file: str, found: Sequence[Any], declared: Mapping[str, TensorSpec]) -> None:
@@ -300,7 +291,3 @@ def _processor(root: Path) -> str:
     except OSError:
         return ""
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

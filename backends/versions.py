@@ -38,6 +38,10 @@ class Version(Protocol):
         """Asks whether it works. See `router.ports.Servable`."""
         ...
 
+    async def close(self) -> None:
+        """Lets go of what it holds, once the calls on it have ended, or are overdue."""
+        ...
+
     @property
     def runtime(self) -> Runtime:
         """What it is and what it runs on."""
@@ -52,7 +56,7 @@ class Versions(Generic[V]):
 
     Args:
         first: The version in force.
-        load: Loads the version on disk, blocking; raises BackendError if it is no good.
+        load: Loads the version on disk beside the others; raises BackendError if it is no good.
         stamp: Says when the files on disk are others than before; quick.
         seen: The stamp of the first version.
         label: How the model is called in logs.
@@ -64,7 +68,7 @@ class Versions(Generic[V]):
     def __init__(
         self,
         first: V,
-        load: Callable[[], V],
+        load: Callable[[], Coroutine[Any, Any, V]],
         stamp: Callable[[], Stamp],
         seen: Stamp,
         label: str,
@@ -75,6 +79,7 @@ class Versions(Generic[V]):
         self._loaded = self._last_seen = seen
         self._label = label
         self._loading: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
         self._swaps = 0
         self._refusals = 0
         self._problem = ""
@@ -90,12 +95,13 @@ class Versions(Generic[V]):
         return await self.in_force.probe(deadline, synthetic=synthetic)
 
     async def close(self) -> None:
-        """Lets go of the version in force, and of one that is being loaded."""
+        """Lets go of the version in force, of those before it, and of one that is being loaded."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
+        self._retire(self.in_force)
         del self.in_force
-        await asyncio.to_thread(give_back)
+        await asyncio.wait(self._retiring)
 
     @property
     def runtime(self) -> Runtime:
@@ -111,15 +117,15 @@ class Versions(Generic[V]):
 
     async def _replace(self, stamp: Stamp) -> None:
         try:
-            version = await asyncio.to_thread(self._load)
-            if self._stamp() != stamp:
-                return  # it was written while it was read; the next looks see it through
+            version = await self._load()
+            if self._stamp() != stamp:  # it was written while it was read; the next looks see it through
+                return self._retire(version)
             self._loaded = stamp
             if version.runtime.sha256 != self.in_force.runtime.sha256:
                 self._swaps += 1
                 log.info("%s: version %s took over", self._label, version.runtime.sha256[:12])
+            self._retire(self.in_force)
             self.in_force, self._problem = version, ""
-            await asyncio.to_thread(give_back)
         except BackendError as error:
             self._refuse(stamp, error.detail)
         except Exception as error:  # a vendor's library may raise anything; the version in force goes on
@@ -127,6 +133,12 @@ class Versions(Generic[V]):
             self._refuse(stamp, f"it could not be loaded: {error}")
         finally:
             self._loading = None
+
+    def _retire(self, version: V) -> None:
+        """Lets go of a version, beside the others' work."""
+        retiring = asyncio.create_task(_let_go(version, self._label), name=f"retire {self._label}")
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     def _refuse(self, stamp: Stamp, why: str) -> None:
         if self._stamp() != stamp:
@@ -136,6 +148,15 @@ class Versions(Generic[V]):
         in_force = self.in_force.runtime.sha256[:12]
         self._problem = f"The file on disk is not in force, version {in_force} still is: {why}"
         log.error("%s: %s", self._label, self._problem)
+
+
+async def _let_go(version: Version, label: str) -> None:
+    try:
+        await version.close()
+    except Exception:  # a vendor's library may raise anything; the version in force goes on
+        log.exception("letting go of a version of %s failed", label)
+    del version
+    await asyncio.to_thread(give_back)
 
 
 def stamp_of(*files: Path) -> Stamp:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,103 +16,13 @@ from hypothesis import strategies as st
 
 import backends.hailo
 import backends.hailo_pipeline
-from backends.hailo import HailoBackend, HailoOptions, HailoServable, HailoVariant
-from backends.hailo_device import DEVICE, HatHealth, hat_health
+from backends.hailo import HailoVariant
+from backends.hailo_device import HatHealth, hat_health
 from router.errors import BackendError, BackendFailed, BackendTimeout, BackendUnavailable
-from router.ports import BackendContext
 from router.types import Reply
 from tests.contract.backends import MODELS, call, pixels
+from tests.contract.hailo import DIGITS, EMBED, ZEROS, backend, opened, refusal, soon, until_it_works, works
 from tests.hat import installed, standin, write_samples
-
-DIGITS = MODELS["digits"].spec
-EMBED = MODELS["embed"].spec
-ZEROS = np.zeros((1, 64), np.float32)
-
-
-@pytest.fixture
-def module() -> Iterator[Any]:
-    """HailoRT's stand-in; at the end no thread of HailoRT's or of the backend's is left, and the chip is free.
-
-    It has to be free without a collection of garbage, which may come late or never.
-    """
-    before = set(threading.enumerate())
-    with standin() as found, without_collections():
-        yield found
-        found.CHIP.gate.set()
-        until = time.monotonic() + 5
-        while left := [t for t in set(threading.enumerate()) - before if "hailo" in t.name or "standin" in t.name]:
-            assert time.monotonic() < until, left
-            time.sleep(0.005)
-        assert not found.CHIP.owned
-        assert DEVICE.health() is None
-
-
-@contextmanager
-def without_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@pytest.fixture
-def variants(module: Any, tmp_path: Path) -> Mapping[str, HailoVariant]:
-    return write_samples(module, tmp_path)
-
-
-@pytest.fixture
-def chip(module: Any) -> Any:
-    return module.CHIP
-
-
-@asynccontextmanager
-async def backend(folder: Path) -> AsyncIterator[HailoBackend]:
-    made = HailoBackend(HailoOptions(), BackendContext(folder))
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-@asynccontextmanager
-async def opened(folder: Path, variants: Mapping[str, HailoVariant]) -> AsyncIterator[HailoServable]:
-    """The digits, on a backend of their own."""
-    async with backend(folder) as made:
-        servable = await made.open(DIGITS, variants["digits"])
-        try:
-            yield servable
-        finally:
-            await servable.close()
-
-
-def soon(seconds: float = 20.0) -> float:
-    return time.monotonic() + seconds
-
-
-async def works(servable: HailoServable) -> Reply:
-    return await servable.infer(pixels(ZEROS), soon())
-
-
-async def until_it_works(servable: HailoServable) -> None:
-    """Probes as the engine does, until one passes."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await servable.probe(soon(), synthetic=True)
-            except BackendError:
-                await asyncio.sleep(0.01)
-            else:
-                return
-
-
-async def refusal(folder: Path, variant: HailoVariant) -> str:
-    """Why the digits cannot be opened."""
-    async with backend(folder) as made:
-        with pytest.raises(BackendUnavailable) as caught:
-            await made.open(DIGITS, variant)
-        return caught.value.detail
 
 
 async def test_without_hailort_it_says_how_to_install_it(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from tests.gateway_process import GatewayProcess
 from tests.integration.scenario import BLANK, MODELS, Clients, edited, is_up, target
+from tests.wrong_model import wrong_model
 
 BODY = {"model": "digits", "inputs": {"pixels": BLANK}, "deadline_ms": 5000}
 
@@ -46,14 +45,6 @@ def gateway(start_gateway: Callable[..., GatewayProcess], folder: Path) -> Gatew
     gateway = start_gateway(edge_only(text), HYBRID_ROUTER_MODELS_DIR=str(folder))
     gateway.wait_until(lambda it: is_up(it, "edge"))
     return gateway
-
-
-def wrong_model(path: Path) -> None:
-    """The edge model with the signs of its last weights turned: of the right form, and wrong."""
-    model = onnx.load(MODELS / "digits-edge.onnx")
-    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "weights_1")
-    weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
-    onnx.save(model, path)
 
 
 def put(source: Path, destination: Path) -> None:

@@ -21,6 +21,7 @@ class Model:
         self.number = number
         self.runtime = Runtime("CPU", sha256=f"version {number}")
         self.go_on = asyncio.Event()
+        self.closed = 0
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         await self.go_on.wait()
@@ -28,6 +29,9 @@ class Model:
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         return None
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 class Disk:
@@ -41,9 +45,9 @@ class Disk:
     def put(self, number: int, load: Callable[[], Model]) -> None:
         self.stamp, self.load = ((number, 1, 1),), load
 
-    def loaded(self) -> Model:
+    async def loaded(self) -> Model:
         self.loads += 1
-        return self.load()
+        return await asyncio.to_thread(self.load)
 
 
 class Subject:
@@ -59,6 +63,10 @@ class Subject:
             await self.versions.probe(0.0, synthetic=False)
             if self.versions._loading is not None:
                 await self.versions._loading
+
+    async def retired(self) -> None:
+        """Waits until all that were to be let go of are."""
+        await asyncio.gather(*self.versions._retiring)
 
     def ask(self) -> asyncio.Task[Reply]:
         return asyncio.create_task(self.versions.infer(Call({}, 0, 1, "r", {}), 0.0))
@@ -135,6 +143,42 @@ async def test_what_is_written_while_it_is_read_is_read_again() -> None:
     assert subject.in_force == 1
     await subject.look(2)
     assert subject.in_force == 3
+
+
+async def test_each_version_that_is_out_of_force_is_closed_once() -> None:
+    subject = Subject()
+    made = [subject.versions.in_force, Model(2), Model(3)]
+    subject.disk.put(2, lambda: made[1])
+    await subject.look(2)
+    await subject.retired()
+    assert [version.closed for version in made] == [1, 0, 0]
+
+    def overtaken() -> Model:
+        subject.disk.put(4, lambda: refuse("never asked"))
+        return made[2]
+
+    subject.disk.put(3, overtaken)
+    await subject.look(2)
+    await subject.retired()
+    assert [version.closed for version in made] == [1, 0, 1], "the third was written over while it was read"
+    await subject.versions.close()
+    assert [version.closed for version in made] == [1, 1, 1]
+
+
+async def test_a_version_that_fails_to_close_is_told_of_and_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck(Model):
+        async def close(self) -> None:
+            raise RuntimeError("the driver is gone")
+
+    subject = Subject()
+    subject.disk.put(2, lambda: Stuck(2))
+    await subject.look(2)
+    subject.disk.put(3, lambda: Model(3))
+    await subject.look(2)
+    await subject.retired()
+    assert subject.in_force == 3
+    assert "the driver is gone" in caplog.text
+    await subject.versions.close()
 
 
 async def test_closing_lets_go_of_what_is_being_loaded() -> None:
