@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from app.model_data import Samples, predicted_labels
 from app.model_profile import made_up, quantiles_ms, timed_runs
 from backends.onnx_session import CPU, Loader, answers
 from backends.quiet_onnxruntime import ort
+from backends.whole_file import write_whole
 from router.model import Tensor
 
 CALIBRATION_ROWS = 32
@@ -63,22 +65,23 @@ class Result:
 
 
 def quantise(file: Path, folder: Path, calibration: Samples) -> dict[str, Path]:
-    """Writes the model's int8 forms into a folder, and returns them by form.
+    """Writes the model's int8 forms into a folder, each whole or not at all, and returns them by form.
 
     Raises:
         CannotQuantise: ONNX Runtime cannot do it.
+        OSError: They cannot be written.
         ImportError: The package `onnx` is not installed.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    dynamic, static = (folder / f"{file.stem}-int8-{how}.onnx" for how in ("dynamic", "static"))
+    forms = {f"int8 {how}": folder / f"{file.stem}-int8-{how}.onnx" for how in ("dynamic", "static")}
     log = logging.getLogger()
     level = log.level
     log.setLevel(logging.ERROR)  # it advises, through the root logger, to do what is done here
-    try:
-        with tempfile.TemporaryDirectory(prefix="hybrid-router-quantise-") as temporary:
-            prepared = Path(temporary) / file.name
+    with tempfile.TemporaryDirectory(prefix="hybrid-router-quantise-") as temporary:
+        prepared, dynamic, static = (Path(temporary) / name for name in (file.name, "dynamic", "static"))
+        try:
             quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
             quantize_dynamic(str(prepared), str(dynamic), weight_type=QuantType.QInt8)
             quantize_static(
@@ -90,11 +93,13 @@ def quantise(file: Path, folder: Path, calibration: Samples) -> dict[str, Path]:
                 weight_type=QuantType.QInt8,
                 per_channel=True,
             )
-    except Exception as error:  # it raises whatever its parts raise
-        raise CannotQuantise(f"{file} cannot be quantised: {error}") from error
-    finally:
-        log.setLevel(level)
-    return {"int8 dynamic": dynamic, "int8 static": static}
+        except Exception as error:  # it raises whatever its parts raise
+            raise CannotQuantise(f"{file} cannot be quantised: {error}") from error
+        finally:
+            log.setLevel(level)
+        for path, made in zip(forms.values(), (dynamic, static), strict=True):
+            write_whole(path, made.read_bytes())
+    return forms
 
 
 class _Reader:
@@ -164,6 +169,7 @@ def draw(results: list[Result], title: str, path: Path) -> None:
 
     Raises:
         ImportError: The package `matplotlib` is not installed.
+        OSError: It cannot be written.
     """
     import matplotlib as mpl
 
@@ -185,5 +191,7 @@ def draw(results: list[Result], title: str, path: Path) -> None:
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
     pyplot.close(figure)
+    write_whole(path, picture.getvalue())

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
+from backends.whole_file import write_whole
 from policies.document import MAX_BYTES
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class PolicyCopy:
             return True
         self._on_disk = None  # whatever becomes of this, the one before may be gone
         try:
-            self._replace(sealed(content))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, sealed(content))
         except OSError as error:
             if not self._complained:
                 self._complained = True
@@ -83,28 +84,3 @@ class PolicyCopy:
         self._on_disk = content
         self._complained = False
         return True
-
-    def _replace(self, copy: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".new")
-        try:
-            with beside.open("wb") as file:
-                file.write(copy)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
-        except OSError:
-            _remove(beside)
-            raise
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # or else a power cut may take the new name back
-        finally:
-            os.close(folder)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.debug("%s stays: %s", path, error.strerror)

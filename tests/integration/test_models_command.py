@@ -84,6 +84,17 @@ def test_quantised_models_are_smaller_and_about_as_right(tmp_path: Path) -> None
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("form", ["dynamic", "static"])
+def test_what_quantising_cannot_write_whole_stays_what_it_was(form: str, tmp_path: Path) -> None:
+    """The disk is full: an installed model is not torn, and the sentence names it."""
+    file = tmp_path / f"digits-cloud-int8-{form}.onnx"
+    file.write_bytes(b"in force")
+    file.with_name(f"{file.name}.new").symlink_to("/dev/full")
+    said = run("quantize", CLOUD, "--calibration", CALIBRATION, "--out", tmp_path, fails=True).output
+    assert f"{file} cannot be written: No space left on device" in said
+    assert file.read_bytes() == b"in force"
+
+
 def test_operator_times_are_those_of_one_run() -> None:
     def event(operator: str, node: str, micros: int, what: str = "kernel_time") -> dict[str, Any]:
         args = {"op_name": operator, "provider": "CPU"}

@@ -38,7 +38,7 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path) -> N
         "write_whole(Path(sys.argv[1]), b'x' * 4096)"
     )
     done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True)
-    assert "File too large" in done.stderr
+    assert f"File too large: '{file}'" in done.stderr
     assert file.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [file]
 
