@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.onnx_session import CPU, Loader, dtype_and_shape
+from backends.onnx import OnnxOptions, loader_of
+from backends.onnx_session import Loader, dtype_and_shape
 from backends.quiet_onnxruntime import ort
 from router.errors import BackendError, BackendUnavailable
 from router.model import ModelSpec, TensorSpec
@@ -82,22 +83,21 @@ class Profile:
         return asdict(self)
 
 
-def profile_file(
-    path: Path, providers: tuple[str, ...] = (CPU,), threads: int = 0, rows: int = 1, runs: int = 200
-) -> Profile:
+def profile_file(path: Path, options: OnnxOptions, rows: int, runs: int) -> Profile:
     """Profiles a model file in a process of its own, so that its memory can be told from ours."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
         try:
-            return child.submit(_profile_here, path, providers, threads, rows, runs).result()
+            return child.submit(_profile_here, path, options, rows, runs).result()
         except BrokenProcessPool:
             return Profile(path.name, "the process that ran it died; is there enough memory?")
 
 
-def _profile_here(path: Path, providers: tuple[str, ...], threads: int, rows: int, runs: int) -> Profile:
+def _profile_here(path: Path, options: OnnxOptions, rows: int, runs: int) -> Profile:
+    loader = loader_of(options, Path("/"), None)
     before_mb = _resident_mb()
     began = time.perf_counter()
     try:
-        loaded = Loader(providers, threads, Path("/"), None).load(path)
+        loaded = loader.load(path)
     except BackendUnavailable as error:
         return Profile(path.name, error.detail)
     load_ms = (time.perf_counter() - began) * 1000
@@ -105,7 +105,7 @@ def _profile_here(path: Path, providers: tuple[str, ...], threads: int, rows: in
         feed = made_up(loaded.session.get_inputs(), rows)
         took = timed_runs(loaded.session, feed, runs)
         memory_mb = _resident_mb() - before_mb
-        operators = _operator_times(path, list(loaded.placed), threads, feed, max(LEAST_PROFILED_RUNS, runs // 10))
+        operators = _operator_times(path, loader, list(loaded.placed), feed, max(LEAST_PROFILED_RUNS, runs // 10))
     except Exception as error:  # whatever the runtime raises, it is about this model
         return Profile(path.name, f"it does not run with made-up input: {error}")
     p50, p95, p99 = quantiles_ms(took)
@@ -166,13 +166,11 @@ def quantiles_ms(took: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _operator_times(
-    path: Path, providers: list[str], threads: int, feed: dict[str, Any], runs: int
+    path: Path, loader: Loader, providers: list[str], feed: dict[str, Any], runs: int
 ) -> list[OperatorTime]:
     """What ONNX Runtime's own profiler says, in a session of its own: profiling slows runs down."""
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = threads
+    settings = loader.settings()
     settings.enable_profiling = True
-    settings.log_severity_level = 4
     with tempfile.TemporaryDirectory(prefix="hybrid-router-profile-") as folder:
         settings.profile_file_prefix = f"{folder}/profile"
         session = ort.InferenceSession(str(path), settings, providers=providers)

@@ -108,8 +108,9 @@ def profile(model: str, policy: Path, models_dir: Path, rows: int, runs: int, th
 
 def _file_profiles(file: Path, rows: int, runs: int, threads: int) -> list[tuple[str, Profile]]:
     from app.model_profile import profile_file
+    from backends.onnx import OnnxOptions
 
-    return [("this device", profile_file(file, rows=rows, runs=runs, threads=threads))]
+    return [("this device", profile_file(file, OnnxOptions(intra_op_threads=threads), rows, runs))]
 
 
 def _variant_profiles(name: str, policy: Path, models_dir: Path, rows: int, runs: int) -> list[tuple[str, Profile]]:
@@ -125,9 +126,7 @@ def _variant_profiles(name: str, policy: Path, models_dir: Path, rows: int, runs
     for backend, variant in entry.variants.items():
         options = deployment.backends[backend].options
         if isinstance(variant, OnnxVariant) and isinstance(options, OnnxOptions):
-            found = profile_file(
-                models_dir / variant.file, options.providers, options.intra_op_threads, rows=rows, runs=runs
-            )
+            found = profile_file(models_dir / variant.file, options, rows, runs)
         else:
             found = asyncio.run(
                 profile_variant(make(deployment.backends[backend]), entry.spec, variant, rows=rows, runs=runs)

@@ -50,12 +50,15 @@ class OnnxOptions:
         max_batch_rows: Rows of different requests that may share a run; 1 lets each run by itself, 0 finds out at the
             start how many pay.
         max_batch_bytes: Bytes of input that may share a run.
+        keep_run_memory: Whether what the largest run took is kept for the next ones; without that, it is given back
+            after each, and large runs take longer.
     """
 
     providers: tuple[str, ...] = (CPU,)
     intra_op_threads: int = 0
     max_batch_rows: int = 0
     max_batch_bytes: int = 16 << 20
+    keep_run_memory: bool = True
 
     def __post_init__(self) -> None:
         if not self.providers or len(set(self.providers)) != len(self.providers):
@@ -92,6 +95,11 @@ class OnnxVariant:
         return False
 
 
+def loader_of(options: OnnxOptions, root: Path, cache: OptimisedModels | None) -> Loader:
+    """How models are loaded with these options. See `Loader`."""
+    return Loader(options.providers, options.intra_op_threads, root, cache, options.keep_run_memory)
+
+
 class OnnxBackend:
     """ONNX Runtime in this process, with a pool of threads for long runs."""
 
@@ -103,7 +111,7 @@ class OnnxBackend:
         self._options = options
         self._models_dir = context.models_dir
         cache = None if context.cache_dir is None else OptimisedModels(context.cache_dir)
-        self._loader = Loader(options.providers, options.intra_op_threads, context.root, cache)
+        self._loader = loader_of(options, context.root, cache)
         # One core is left to the event loop: requests that it cannot read are of no use to the others.
         threads = max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")

@@ -110,12 +110,14 @@ class Loader:
         threads: Threads that one run may use; 0 is one per core.
         root: The root of the file system, for what the kernel says of memory and processor.
         cache: Where optimised models are kept, if anywhere.
+        keep_run_memory: Whether a session keeps the memory that its largest run took.
     """
 
     providers: tuple[str, ...]
     threads: int
     root: Path
     cache: OptimisedModels | None
+    keep_run_memory: bool = True
 
     def load(self, path: Path) -> Loaded:
         """Loads a model file.
@@ -141,6 +143,16 @@ class Loader:
             raise BackendUnavailable(f"{path.name} cannot be run here: {self._plainly(error)}") from error
         return self._loaded(session, sha256, from_cache=False)
 
+    def settings(self) -> ort.SessionOptions:
+        """What every session is set to."""
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.threads
+        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = self.keep_run_memory
+        # Spinning threads would take the cores that the event loop needs.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = 4
+        return settings
+
     def _fresh(self, file: ModelFile, available: Sequence[str], key: str) -> ort.InferenceSession:
         """A session from the model file itself; the optimised model is kept where there is memory and disk for it."""
         free = free_memory(self.root)
@@ -162,10 +174,7 @@ class Loader:
         optimise: bool = True,
         keep_in: Path | None = None,
     ) -> ort.InferenceSession:
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.threads
-        # Spinning threads would take the cores that the event loop needs.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings = self.settings()
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if CPU not in available:
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -173,7 +182,6 @@ class Loader:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if keep_in is not None:
             settings.optimized_model_filepath = str(keep_in)
-        settings.log_severity_level = 4
         if external:
             # It would map these files: whoever wrote into one would change the version in force, or end the process.
             weights = [(path.parent / name).read_bytes() for name in external]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,26 @@ def test_a_preferred_provider_that_does_not_run_it_is_named(wanted: str) -> None
     """One is not in this build; the other is, and takes none of the model's operators."""
     loaded = loader(wanted, CPU).load(EDGE)
     assert (loaded.provider, loaded.missing) == (CPU, (wanted,))
+
+
+RUNS_ONCE = """
+import ctypes, os, sys
+from pathlib import Path
+import numpy as np
+from backends.onnx import OnnxOptions, loader_of
+session = loader_of(OnnxOptions(keep_run_memory=sys.argv[2] == "keep"), Path("/"), None).load(Path(sys.argv[1])).session
+session.run(None, {"x": np.zeros((4_000_000, 4), np.float32)})
+ctypes.CDLL(None).malloc_trim(0)
+print(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+"""
+
+
+def test_the_memory_of_the_largest_run_is_kept_or_given_back_as_the_option_says(tmp_path: Path) -> None:
+    def resident_bytes(option: str) -> int:
+        words = [sys.executable, "-c", RUNS_ONCE, str(save(tmp_path / "m.onnx")), option]
+        return int(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    assert resident_bytes("keep") - resident_bytes("give back") > 48e6, "the output took 64 MB"
 
 
 def test_a_provider_that_was_not_listed_runs_nothing() -> None:
