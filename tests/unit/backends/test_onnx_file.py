@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.onnx_file import NotAModel, digest, read_model_file
+from backends.kept_files import digest
+from backends.onnx_file import NotAModel, read_model_file
 from tests.gateway_process import ROOT
 
 MODELS = ROOT / "deploy/models"

@@ -1,0 +1,210 @@
+"""Files that are kept on disk: what is found is what was kept, whatever happened to the files meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.kept_files import KeptFiles, digest
+from tests.gateway_process import ROOT
+
+EDGE = ROOT / "deploy/models/digits-edge.onnx"
+
+
+def keep(cache: KeptFiles, key: str, content: bytes) -> None:
+    with cache.writing(key) as file:
+        assert file is not None
+        file.write_bytes(content)
+
+
+def test_what_is_kept_is_found_under_its_key_alone(tmp_path: Path) -> None:
+    cache = KeptFiles(tmp_path / "cache", ".onnx")
+    assert cache.find("a") is None
+    keep(cache, "a", b"model")
+    found = cache.find("a")
+    assert found is not None
+    assert found.read_bytes() == b"model"
+    assert cache.find("b") is None
+    assert KeptFiles.key("ab", "c") != KeptFiles.key("a", "bc")
+
+
+@given(content=st.binary(min_size=1, max_size=50), data=st.data())
+def test_a_damaged_file_is_dropped(
+    content: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = KeptFiles(tmp_path_factory.mktemp("cache"), ".onnx")
+    keep(cache, "a", content)
+    found = cache.find("a")
+    assert found is not None
+    at = data.draw(st.integers(0, len(content) - 1))
+    cut = data.draw(st.booleans())
+    found.write_bytes(content[:at] if cut else content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    assert cache.find("a") is None
+    assert not found.exists()
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    cache = KeptFiles(tmp_path, ".onnx")
+    with contextlib.suppress(RuntimeError), cache.writing("a") as file:
+        assert file is not None
+        file.write_bytes(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_write_the_same_one_does(tmp_path: Path) -> None:
+    cache = KeptFiles(tmp_path, ".onnx")
+    with cache.writing("a") as first:
+        assert first is not None
+        first.write_bytes(b"model")
+        with cache.writing("a") as second:
+            assert second is None
+    found = cache.find("a")
+    assert found is not None
+    assert found.read_bytes() == b"model"
+
+
+def test_a_folder_that_cannot_be_made_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = KeptFiles(tmp_path / "file" / "cache", ".onnx")
+    with cache.writing("a") as file:
+        assert file is None
+    assert cache.find("a") is None
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
+    cache = KeptFiles(tmp_path, ".onnx", most_bytes=25)
+    for age, key in enumerate("cab"):
+        keep(cache, key, key.encode() * 10)
+        found = cache.find(key)
+        if found is not None:
+            os.utime(found, ns=(age, age))
+    assert [key for key in "abc" if cache.find(key)] == ["a", "b"]
+
+
+def test_a_copy_takes_the_place_of_the_one_before_and_is_not_made_twice(tmp_path: Path) -> None:
+    file, kept = tmp_path / "model", KeptFiles(tmp_path / "kept", ".onnx")
+    for content in (b"first", b"second"):
+        file.write_bytes(content)
+        kept.keep_copy("a", file, digest(file))
+        kept.keep_copy("b", file, digest(file))
+        found = kept.find("a")
+        assert found is not None
+        assert found.read_bytes() == content
+        assert len(list(kept.folder.iterdir())) == 2, "one of each key"
+        before = found.stat().st_ino
+        kept.keep_copy("a", file, digest(file))
+        assert found.stat().st_ino == before
+
+
+def test_of_a_file_that_was_written_over_meanwhile_no_copy_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, kept = tmp_path / "model", KeptFiles(tmp_path / "kept", ".onnx")
+    file.write_bytes(b"good")
+    kept.keep_copy("a", file, good := digest(file))
+    kept.drop(tmp_path / "kept" / f"a-{good[:32]}.onnx")
+    file.write_bytes(b"another")
+    kept.keep_copy("a", file, good)
+    assert kept.find("a") is None
+    assert list(kept.folder.iterdir()) == []
+    assert "written over" in caplog.text
+
+
+def test_without_room_for_a_copy_the_one_before_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, kept = tmp_path / "model", KeptFiles(tmp_path / "kept", ".onnx")
+    file.write_bytes(b"first")
+    kept.keep_copy("a", file, digest(file))
+    file.write_bytes(b"second")
+    (tmp_path / "kept/a.unfinished").symlink_to("/dev/full")
+    kept.keep_copy("a", file, digest(file))
+    found = kept.find("a")
+    assert found is not None
+    assert found.read_bytes() == b"first"
+
+
+IS_KILLED_EVERYWHERE = """
+import os, resource, signal, sys
+from pathlib import Path
+from backends.kept_files import KeptFiles, digest
+from backends.onnx_session import CPU, Loader
+
+model, folder = Path(sys.argv[1]), Path(sys.argv[2])
+kept = KeptFiles(folder, ".onnx")
+
+
+def load():
+    Loader((CPU,), 1, Path("/"), kept).load(model)
+    kept.keep_copy("copy", model, digest(model))
+
+
+def dies(prepare):
+    # In a process of its own, which is gone at once: nothing is flushed, no finally runs.
+    child = os.fork()
+    if child == 0:
+        prepare()
+        load()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def killed_at_call(number):
+    writing, calls = False, 0
+
+    def count(frame, event, argument):
+        nonlocal writing, calls
+        if event in ("c_call", "c_return", "c_exception"):
+            writing = writing or argument.__name__ == "flock"
+            calls += writing
+            if calls > number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+
+
+def killed_at_byte(number):
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
+
+
+def check(at):
+    content = model.read_bytes()
+    for file in folder.glob("*.onnx"):
+        found = kept.find(file.name.split("-")[0])
+        assert found == file, (at, file, "a torn file has a whole one's name")
+    copy = kept.find("copy")
+    assert copy is None or copy.read_bytes() == content, at
+    assert dies(lambda: None) == 0, (at, "it starts again")
+    assert kept.find("copy").read_bytes() == content
+    assert len(list(folder.glob("*.onnx"))) == 2, (at, list(folder.iterdir()))
+    assert not list(folder.glob("*.unfinished")), at
+    for file in folder.iterdir():
+        file.unlink()
+
+
+killed = 0
+for number in range(10_000):
+    if dies(lambda: killed_at_call(number)) == 0:
+        check("not killed")
+        break
+    killed += 1
+    check(number)
+assert killed > 40, killed
+for number in range(0, model.stat().st_size, 997):
+    assert dies(lambda: killed_at_byte(number)) & 0x7F == signal.SIGXFSZ, number
+    check(number)
+"""
+
+
+def test_whoever_is_killed_at_any_call_or_byte_leaves_nothing_torn_and_starts_again(tmp_path: Path) -> None:
+    """ONNX Runtime's own writes of an optimised model among them."""
+    words = [sys.executable, "-c", IS_KILLED_EVERYWHERE, str(EDGE), str(tmp_path / "kept")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
