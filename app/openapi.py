@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from app.openapi_answers import ANSWERS
+
 _PIXELS = [[0.0] * 20 + [0.5, 1.0, 0.5] + [0.0] * 41]
 
 _PROBLEM = {
@@ -63,40 +65,6 @@ _REQUEST = {
         "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 128},
     },
     "examples": [{"model": "digits", "inputs": {"pixels": _PIXELS}, "data_class": "phi", "deadline_ms": 250}],
-}
-
-_ATTEMPT = {
-    "type": "object",
-    "properties": {
-        "backend": {"type": "string"},
-        "outcome": {"enum": ["success", "ignore", "dropped"]},
-        "error": {"type": ["string", "null"]},
-        **{f"{phase}_ms": {"type": "number"} for phase in ("queue", "network", "compute", "stages")},
-    },
-}
-
-_RESPONSE = {
-    "type": "object",
-    "required": ["id", "model", "outputs", "route"],
-    "properties": {
-        "id": {"type": "string"},
-        "model": {"type": "string"},
-        "outputs": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
-        "route": {
-            "type": "object",
-            "properties": {
-                "policy": {"type": "string"},
-                "backend": {"type": "string"},
-                "variant": {"type": "string"},
-                "degraded": {"type": "boolean", "description": "Whether it is a lesser answer than wished for."},
-                "reason": {"type": "string"},
-                "attempts": {"type": "array", "items": _ATTEMPT},
-                "latency_ms": {"type": "number"},
-                "cost_usd": {"type": "number"},
-                "bytes_out": {"type": "integer", "description": "Payload bytes that left the premises."},
-            },
-        },
-    },
 }
 
 _TENSOR_PARAMETERS = {
@@ -183,17 +151,17 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
     document = copy.deepcopy(document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {"Problem": _PROBLEM, "OipError": _OIP_ERROR, "Tensor": _TENSOR}
-    schemas |= {"InferRequest": _REQUEST, "InferResponse": _RESPONSE, "OipInferRequest": _OIP_REQUEST}
+    schemas |= {"InferRequest": _REQUEST, "OipInferRequest": _OIP_REQUEST} | ANSWERS
     paths = document["paths"]
     for path, operations in paths.items():
         for operation in operations.values():
             _describe_failures(path, operation)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    paths["/infer"] = {"post": _operation("infer", "Infer", "InferRequest", _schema("InferResponse"), images=True)}
+    paths["/infer"] = {"post": _operation("infer", "Infer", "InferRequest", "InferResponse", images=True)}
     paths["/route/explain"] = {
         "post": _operation(
-            "explain", "The plan a request would get; nothing is executed", "InferRequest", {}, images=True
+            "explain", "The plan a request would get; nothing is executed", "InferRequest", "Plan", images=True
         )
     }
     model = {"in": "path", "name": "model", "required": True, "schema": {"type": "string", "examples": ["digits"]}}
@@ -203,7 +171,11 @@ def with_inference_routes(document: dict[str, Any]) -> dict[str, Any]:
         ("/v2/models/{model}/versions/{version}/infer", [model, version]),
     ):
         operation = _operation(
-            f"oip_infer_{len(names)}", "Infer (JSON or binary tensors)", "OipInferRequest", {}, error="OipError"
+            f"oip_infer_{len(names)}",
+            "Infer (JSON or binary tensors)",
+            "OipInferRequest",
+            "OipInferResponse",
+            error="OipError",
         )
         operation |= {"tags": ["Open Inference Protocol"], "parameters": [*names, *_HEADERS]}
         paths[path] = {"post": operation}
@@ -227,7 +199,7 @@ def _operation(
     operation_id: str,
     summary: str,
     request: str,
-    response: dict[str, Any],
+    response: str,
     *,
     images: bool = False,
     error: str = "Problem",
@@ -248,7 +220,9 @@ def _operation(
         "tags": ["inference"],
         "parameters": [*(_QUERY if images else []), *_HEADERS],
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": {"description": "The answer.", "content": {"application/json": {"schema": response}}}}
+        "responses": {
+            "200": {"description": "The answer.", "content": {"application/json": {"schema": _schema(response)}}}
+        }
         | failures,
     }
 
