@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from router.engine import SNAPSHOT_INTERVAL_S
 from router.errors import Overloaded
 from router.instance import PROBE_TIMEOUT_S
 from router.plan import MARGIN_S
+from router.ports import Call
 from router.types import Priority, Reply
 from tests.unit.samples import CLOUD, DEGRADED_EDGE, EDGE, EDGE_IF_SURE, deployment, plan, request, rows
 from tests.unit.standins import Lab, answer, hang, silent, slow_probe
@@ -194,3 +196,32 @@ async def test_a_device_that_runs_late_keeps_more_time_for_the_fallback() -> Non
         lab.edge.probes.clear()
         busy = engine.prepare(request(within_s=0.5)).plan.attempts[0].reserve_s
         assert busy >= idle + 0.03
+
+
+@in_virtual_time
+async def test_calls_that_are_cut_off_shrink_what_may_be_under_way_at_once() -> None:
+    """One in six hangs: those that are answered are as quick as ever, and alone would have the limit grow."""
+    lab = Lab()
+    quick, calls = answer(after=0.01), itertools.count()
+    hangs = False
+
+    async def infer(call: Call) -> Reply:
+        return await (hang(call) if hangs and not next(calls) % 6 else quick(call))
+
+    lab.cloud.infer = infer
+    async with lab.running(deployment()) as engine:
+
+        def size() -> int:
+            return engine.snapshot.targets["m", "cloud"].limit
+
+        async def flights(count: int) -> int:
+            """The limit after so many flights of as many calls as are let in."""
+            for _ in range(count):
+                await asyncio.gather(*(engine.infer(request(within_s=0.25)) for _ in range(size())))
+            await asyncio.sleep(2 * SNAPSHOT_INTERVAL_S)
+            return size()
+
+        before = await flights(10)
+        hangs = True
+        assert await flights(20) < before
+        assert engine.snapshot.targets["m", "cloud"].available, "it is the limit that acts, not the breaker"
