@@ -53,7 +53,7 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     statistics = Statistics(lambda: time.time_ns() // 1_000_000, then=metrics)
     ledger = Ledger(settings.state_dir / "budgets")
     engine = Engine(
-        make_backend=backend_maker(settings.models_dir, settings.state_dir),
+        make_backend=backend_maker(settings.models_dir, settings.state_dir / "optimised-models"),
         preprocess=preprocess,
         observer=statistics,
         clock=time.monotonic,

@@ -22,8 +22,7 @@ from backends.hailo_errors import NO_HAT
 from backends.hailo_model import HailoModel, Hef
 from backends.hailo_pipeline import Pipeline
 from backends.hailo_streams import HailoTensor
-from backends.kept_files import KeptFiles
-from backends.versions import Versions, followed
+from backends.versions import Versions, stamp_of
 from router.errors import BackendError, BackendRejectedInput, BackendTimeout, BackendUnavailable, InvalidTensor
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, Runtime, synthetic_call
@@ -82,16 +81,13 @@ class HailoBackend:
     def __init__(self, options: HailoOptions, context: BackendContext) -> None:
         self._models_dir = context.models_dir
         self._root = context.root
-        state = context.state_dir
-        self._copies = None if state is None else KeptFiles(state / "last-good-models", ".hef")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hailo")
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self, model: ModelSpec, variant: HailoVariant) -> Versions[HailoServable]:
         """Opens the device if it is not, puts the model on it, runs it once and has it answer its golden inputs.
 
-        Another file of the same name takes its place later in the same way, without a request being lost. If the file
-        is no good from the start, the copy of its last good version serves instead.
+        Another file of the same name takes its place later in the same way, without a request being lost.
 
         Raises:
             BackendUnavailable: No HailoRT, no HAT, a HAT that another process holds, or a file that does not fit, or
@@ -100,11 +96,12 @@ class HailoBackend:
         path = self._models_dir / variant.file
         golden = golden_path(path) if variant.golden is None else self._models_dir / variant.golden
 
-        async def load(path: Path) -> HailoServable:
+        async def load() -> HailoServable:
             asked = variant.golden is not None or golden.is_file()
             return await self.load(path, model, variant, golden if asked else None)
 
-        return await followed(path, golden, load, self._copies, variant.label)
+        seen = stamp_of(path, golden)
+        return Versions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
 
     async def load(self, path: Path, model: ModelSpec, variant: HailoVariant, golden: Path | None) -> HailoServable:
         """Opens one version, which stays what it is.
@@ -164,7 +161,6 @@ class HailoServable:
         self._idle = asyncio.Event()
         self._idle.set()
         self.runtime = Runtime(PROVIDER)
-        self.whole = True
 
     async def start(self, golden: Path | None) -> None:
         """Opens the model, warms it up, and has it answer its golden inputs, if it has any."""

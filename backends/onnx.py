@@ -17,13 +17,13 @@ from backends.batch import Bounds
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher
 from backends.golden import golden_path, proving, read_golden
-from backends.kept_files import KeptFiles
 from backends.memory import give_back
+from backends.onnx_cache import OptimisedModels
 from backends.onnx_runner import Runner
 from backends.onnx_session import CPU, Loaded, Loader, check_signature
 from backends.quiet_onnxruntime import ort
 from backends.turn_batcher import TurnBatcher
-from backends.versions import Versions, followed
+from backends.versions import Versions, stamp_of
 from router.errors import BackendError, BackendFailed
 from router.model import ModelSpec, Tensors
 from router.ports import BackendContext, Call, Runtime, synthetic_call
@@ -95,7 +95,7 @@ class OnnxVariant:
         return False
 
 
-def loader_of(options: OnnxOptions, root: Path, cache: KeptFiles | None) -> Loader:
+def loader_of(options: OnnxOptions, root: Path, cache: OptimisedModels | None) -> Loader:
     """How models are loaded with these options. See `Loader`."""
     return Loader(options.providers, options.intra_op_threads, root, cache, options.keep_run_memory)
 
@@ -110,10 +110,8 @@ class OnnxBackend:
     def __init__(self, options: OnnxOptions, context: BackendContext) -> None:
         self._options = options
         self._models_dir = context.models_dir
-        state = context.state_dir
-        optimised = None if state is None else KeptFiles(state / "optimised-models", ".optimised.onnx")
-        self._copies = None if state is None else KeptFiles(state / "last-good-models", ".onnx")
-        self._loader = loader_of(options, context.root, optimised)
+        cache = None if context.cache_dir is None else OptimisedModels(context.cache_dir)
+        self._loader = loader_of(options, context.root, cache)
         # One core is left to the event loop: requests that it cannot read are of no use to the others.
         threads = max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")
@@ -121,17 +119,16 @@ class OnnxBackend:
     async def open(self, model: ModelSpec, variant: OnnxVariant) -> Versions[OnnxServable]:
         """Loads the file, holds it against the model's spec, warms it up and has it answer its golden inputs.
 
-        Another file of the same name takes its place later in the same way, without a request being lost. If the file
-        is no good from the start, the copy of its last good version serves instead.
+        Another file of the same name takes its place later in the same way, without a request being lost.
 
         Raises:
             BackendUnavailable: The file is missing, does not fit, is no model or another than the spec says, or does
-                not answer its golden inputs; and neither does a copy.
+                not answer its golden inputs.
         """
         path = self._models_dir / variant.file
         golden = golden_path(path) if variant.golden is None else self._models_dir / variant.golden
 
-        def read(path: Path) -> OnnxServable:
+        def read() -> OnnxServable:
             asked = variant.golden is not None or golden.is_file()
             loaded = self._loader.load(path)
             check_signature(path.name, loaded.session.get_inputs(), model.inputs)
@@ -143,11 +140,13 @@ class OnnxBackend:
             give_back()
             return servable
 
-        # Not in the threads that requests run in: they go on while a model is loaded.
-        async def load(path: Path) -> OnnxServable:
-            return await asyncio.to_thread(read, path)
+        seen = stamp_of(path, golden)
 
-        return await followed(path, golden, load, self._copies, variant.label)
+        # Not in the threads that requests run in: they go on while a model is loaded.
+        async def load() -> OnnxServable:
+            return await asyncio.to_thread(read)
+
+        return Versions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
 
     async def close(self) -> None:
         """Lets the threads go."""
@@ -176,7 +175,6 @@ class OnnxServable:
         self._options = options
         self._threads = threads
         self.runtime = Runtime(loaded.provider, loaded.missing, loaded.sha256)
-        self.whole = loaded.whole
         self._sharing: _Sharing | None = None
 
     async def infer(self, call: Call, deadline: float) -> Reply:

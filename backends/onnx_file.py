@@ -6,6 +6,7 @@ field numbers are those of onnx.proto, which never change.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -103,6 +104,12 @@ def read_model_file(path: Path) -> ModelFile:
         opsets=opsets,
         operators=dict(operators),
     )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _walk(file: BinaryIO, size: int) -> tuple[dict[str, int], Counter[str], list[str]]:

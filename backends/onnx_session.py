@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.kept_files import KeptFiles, digest
 from backends.memory import check_room, free_memory
-from backends.onnx_file import ModelFile, NotAModel, read_model_file
+from backends.onnx_cache import OptimisedModels
+from backends.onnx_file import ModelFile, NotAModel, digest, read_model_file
 from backends.quiet_onnxruntime import ort
 from router.errors import BackendFailed, BackendUnavailable
 from router.model import Tensor, Tensors, TensorSpec
@@ -87,7 +87,6 @@ class Loaded:
         placed: How many operators each execution provider runs, most first.
         missing: Providers that were preferred to those that run it, and were not got.
         from_cache: Whether it was optimised before and read from the cache.
-        whole: Whether all of it is in that file.
     """
 
     session: ort.InferenceSession
@@ -95,7 +94,6 @@ class Loaded:
     placed: Mapping[str, int]
     missing: tuple[str, ...]
     from_cache: bool
-    whole: bool
 
     @property
     def provider(self) -> str:
@@ -118,7 +116,7 @@ class Loader:
     providers: tuple[str, ...]
     threads: int
     root: Path
-    cache: KeptFiles | None
+    cache: OptimisedModels | None
     keep_run_memory: bool = True
 
     def load(self, path: Path) -> Loaded:
@@ -135,7 +133,7 @@ class Loader:
         kept = self.cache.find(key) if self.cache is not None and key else None
         if self.cache is not None and kept is not None:
             try:
-                return self._loaded(self._session(kept, available, optimise=False), file, sha256, from_cache=True)
+                return self._loaded(self._session(kept, available, optimise=False), sha256, from_cache=True)
             except Exception as error:  # whatever is wrong with it, the model itself is still there
                 log.warning("%s cannot be loaded and is dropped: %s", kept, error)
                 self.cache.drop(kept)
@@ -143,7 +141,7 @@ class Loader:
             session = self._fresh(file, available, key)
         except Exception as error:
             raise BackendUnavailable(f"{path.name} cannot be run here: {self._plainly(error)}") from error
-        return self._loaded(session, file, sha256, from_cache=False)
+        return self._loaded(session, sha256, from_cache=False)
 
     def settings(self) -> ort.SessionOptions:
         """What every session is set to."""
@@ -212,15 +210,15 @@ class Loader:
         """
         if file.external or self.providers != (CPU,):
             return ""
-        return KeptFiles.key(sha256, ort.__version__, CPU, platform.machine(), _processor(self.root))
+        return OptimisedModels.key(sha256, ort.__version__, CPU, platform.machine(), _processor(self.root))
 
-    def _loaded(self, session: ort.InferenceSession, file: ModelFile, sha256: str, *, from_cache: bool) -> Loaded:
+    def _loaded(self, session: ort.InferenceSession, sha256: str, *, from_cache: bool) -> Loaded:
         placed: Counter[str] = Counter()
         for part in session.get_provider_graph_assignment_info():
             placed[part.ep_name] += len(part.get_nodes())
         order = dict(placed.most_common()) or {session.get_providers()[0]: 0}
         first = next((at for at, provider in enumerate(self.providers) if provider in order), 0)
-        return Loaded(session, sha256, order, self.providers[:first], from_cache, whole=not file.external)
+        return Loaded(session, sha256, order, self.providers[:first], from_cache)
 
     def _plainly(self, error: Exception) -> str:
         said = " ".join(str(error).split())

@@ -10,15 +10,15 @@ from router.ports import Backend, BackendContext
 from router.registry import BACKENDS, Registry
 
 
-def backend_maker(models_dir: Path, state_dir: Path | None = None) -> Callable[[BackendEntry], Backend]:
+def backend_maker(models_dir: Path, cache_dir: Path | None = None) -> Callable[[BackendEntry], Backend]:
     """A function that makes a backend from its entry, and does no I/O.
 
     Args:
         models_dir: Where relative model files are looked up.
-        state_dir: Where files that outlive the process may be kept; None for nowhere.
+        cache_dir: Where what can be made again may be kept; None for nowhere.
     """
     kinds = Registry(BACKENDS)
-    context = BackendContext(models_dir, state_dir)
+    context = BackendContext(models_dir, cache_dir)
 
     def make(entry: BackendEntry) -> Backend:
         backend: Backend = kinds.load(entry.kind)(entry.options, context)

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from backends.kept_files import KeptFiles
 from backends.memory import give_back
 from router.errors import BackendError
 from router.ports import Call, Runtime
@@ -48,11 +47,6 @@ class Version(Protocol):
         """What it is and what it runs on."""
         ...
 
-    @property
-    def whole(self) -> bool:
-        """Whether its file is all of it: no weights are beside it."""
-        ...
-
 
 V = TypeVar("V", bound=Version)
 
@@ -66,7 +60,6 @@ class Versions(Generic[V]):
         stamp: Says when the files on disk are others than before; quick.
         seen: The stamp of the first version.
         label: How the model is called in logs.
-        problem: Why the file on disk is not in force from the start; empty if it is.
 
     Attributes:
         in_force: The version that requests go to.
@@ -79,7 +72,6 @@ class Versions(Generic[V]):
         stamp: Callable[[], Stamp],
         seen: Stamp,
         label: str,
-        problem: str = "",
     ) -> None:
         self.in_force = first
         self._load = load
@@ -90,7 +82,7 @@ class Versions(Generic[V]):
         self._retiring: set[asyncio.Task[None]] = set()
         self._swaps = 0
         self._refusals = 0
-        self._problem = problem
+        self._problem = ""
 
     def infer(self, call: Call, deadline: float) -> Coroutine[Any, Any, Reply]:
         """Runs the version in force."""
@@ -153,55 +145,9 @@ class Versions(Generic[V]):
             return
         self._loaded = stamp
         self._refusals += 1
-        self._problem = _not_in_force(self.in_force, "still is", why)
+        in_force = self.in_force.runtime.sha256[:12]
+        self._problem = f"The file on disk is not in force, version {in_force} still is: {why}"
         log.error("%s: %s", self._label, self._problem)
-
-
-async def followed(
-    path: Path, golden: Path, load: Callable[[Path], Coroutine[Any, Any, V]], copies: KeptFiles | None, label: str
-) -> Versions[V]:
-    """Loads a model file and follows it. If it is no good, the copy of its last good version is in force instead.
-
-    Args:
-        path: The model file.
-        golden: Its golden inputs, which may not be there.
-        load: Loads such a file; raises BackendError if it is no good.
-        copies: Where copies of good versions are kept, if anywhere.
-        label: How the model is called in logs.
-
-    Raises:
-        BackendError: It is no good, and there is no copy that is.
-    """
-    key = KeptFiles.key(str(path))
-
-    async def current() -> V:
-        version = await load(path)
-        if copies is not None and version.whole:
-            try:
-                await asyncio.to_thread(copies.keep_copy, key, path, version.runtime.sha256)
-            except asyncio.CancelledError:
-                await version.close()
-                raise
-        return version
-
-    seen, problem = stamp_of(path, golden), ""
-    try:
-        first = await current()
-    except BackendError as error:
-        copy = await asyncio.to_thread(copies.find, key) if copies is not None else None
-        if copy is None:
-            raise
-        try:
-            first = await load(copy)
-        except BackendError:
-            raise error from None
-        problem = _not_in_force(first, "a copy of it from before the restart, is", error.detail)
-        log.error("%s: %s", label, problem)
-    return Versions(first, current, lambda: stamp_of(path, golden), seen, label, problem)
-
-
-def _not_in_force(version: Version, what_is: str, why: str) -> str:
-    return f"The file on disk is not in force, version {version.runtime.sha256[:12]} {what_is}: {why}"
 
 
 async def _let_go(version: Version, label: str) -> None:

@@ -176,12 +176,12 @@ class BackendContext:
 
     Args:
         models_dir: Where relative model files are looked up.
-        state_dir: Where files that outlive the process may be kept; None for nowhere.
+        cache_dir: Where what can be made again may be kept; None for nowhere.
         root: The root of the file system in which the kernel tells of memory and processor.
     """
 
     models_dir: Path
-    state_dir: Path | None = None
+    cache_dir: Path | None = None
     root: Path = Path("/")
 
 

@@ -196,19 +196,3 @@ async def test_a_call_that_hangs_does_not_keep_its_version_on_the_chip_for_ever(
         await servable.close()
         with pytest.raises(BackendUnavailable, match="taken off the HAT"):
             await calling
-
-
-async def test_after_a_restart_beside_a_bad_hef_the_last_good_one_serves(
-    module: Any, chip: Any, tmp_path: Path, variants: Mapping[str, HailoVariant], golden: Path
-) -> None:
-    context = BackendContext(tmp_path, tmp_path / "state")
-    wrong_model(tmp_path / "wrong.onnx")
-    for onnx in ("digits-edge.onnx", "wrong.onnx"):
-        put(module, tmp_path, (MODELS_DIR if onnx == "digits-edge.onnx" else tmp_path) / onnx)
-        made = HailoBackend(HailoOptions(), context)
-        servable = await made.open(DIGITS, variants["digits"])
-        await works(servable)
-        assert bool(servable.runtime.problem) == (onnx == "wrong.onnx"), servable.runtime
-        await servable.close()
-        await made.close()
-    assert not chip.owned

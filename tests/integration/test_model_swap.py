@@ -150,25 +150,3 @@ def test_a_provider_that_was_asked_for_and_not_got_is_told(
     )
     gateway.wait_until(lambda it: it.http.get("/status").json()["policy_problems"])
     assert "add CPUExecutionProvider" in json.dumps(gateway.http.get("/status").json()["policy_problems"])
-
-
-def test_after_a_restart_beside_a_bad_file_the_last_good_version_serves_until_it_is_mended(
-    start_gateway: Callable[..., GatewayProcess], folder: Path, tmp_path: Path
-) -> None:
-    """The power fails while a model file is copied: on one that is cut short nothing may depend."""
-    text = edge_only((MODELS.parents[1] / "policies/samples/default.yaml").read_text())
-    where = {"HYBRID_ROUTER_MODELS_DIR": str(folder), "HYBRID_ROUTER_STATE_DIR": str(tmp_path / "state")}
-    first = start_gateway(text, **where)
-    before, good = first.infer(**BODY)["outputs"], (folder / "digits-edge.onnx").read_bytes()
-    for bad in (good[: len(good) // 2], b""):
-        (folder / "digits-edge.onnx").write_bytes(bad)
-        first.process.kill()
-        first.process.wait()
-        first = start_gateway(text, **where)
-        assert first.infer(**BODY)["outputs"] == before
-        assert "a copy of it from before the restart" in runtime(first)["problem"]
-        assert first.metric("hybrid_router_model_file_in_force", model="digits") == 0
-    shutil.copyfile(MODELS / "digits-cloud.onnx", folder / "digits-edge.onnx")
-    first.wait_until(lambda it: runtime(it)["swaps"] == 1)
-    assert not runtime(first)["problem"]
-    assert first.metric("hybrid_router_model_file_in_force", model="digits") == 1

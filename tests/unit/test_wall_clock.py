@@ -13,7 +13,7 @@ PACKAGES = ("app", "backends", "planning", "policies", "router")
 
 READERS = {
     "app/gateway.py": "makes the process: the date that budgets count by, and times that only people read",
-    "backends/kept_files.py": "which of the files goes first when there are too many: a wrong one is made again",
+    "backends/onnx_cache.py": "which of the files goes first when there are too many: a wrong one is made again",
     "backends/versions.py": "whether a file is another than before: its times are held against each other only",
     "planning/bench/conduct.py": "when a measurement was made, for people to read",
 }

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.kept_files import digest
-from backends.onnx_file import NotAModel, read_model_file
+from backends.onnx_file import NotAModel, digest, read_model_file
 from tests.gateway_process import ROOT
 
 MODELS = ROOT / "deploy/models"

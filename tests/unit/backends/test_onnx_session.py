@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.kept_files import KeptFiles
 from backends.onnx import OnnxBackend, OnnxOptions, OnnxVariant
+from backends.onnx_cache import OptimisedModels
 from backends.onnx_session import CPU, Loader
 from router.errors import BackendUnavailable
 from router.model import ModelSpec, TensorSpec
@@ -28,7 +28,7 @@ HAILO, AZURE = "HailoExecutionProvider", "AzureExecutionProvider"
 WIDTH = 4000
 
 
-def loader(*providers: str, root: Path = HERE, cache: KeptFiles | None = None) -> Loader:
+def loader(*providers: str, root: Path = HERE, cache: OptimisedModels | None = None) -> Loader:
     return Loader(providers or (CPU,), 1, root, cache)
 
 
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def test_an_optimised_model_is_loaded_again_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
-    cache = KeptFiles(tmp_path, ".onnx")
+    cache = OptimisedModels(tmp_path)
     inputs = {"pixels": np.eye(3, 64, dtype=np.float32)}
     first, second = loader(cache=cache).load(EDGE), loader(cache=cache).load(EDGE)
     assert (first.from_cache, second.from_cache) == (False, True)
@@ -139,7 +139,7 @@ def test_an_optimised_model_is_loaded_again_and_a_damaged_one_is_made_anew(tmp_p
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert loader(cache=KeptFiles(tmp_path / "file/cache", ".onnx")).load(EDGE).provider == CPU
+    assert loader(cache=OptimisedModels(tmp_path / "file/cache")).load(EDGE).provider == CPU
 
 
 async def test_memory_is_free_once_a_model_is_closed(tmp_path: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from backends.kept_files import KeptFiles
-from backends.versions import Stamp, Versions, followed
+from backends.versions import Stamp, Versions
 from router.errors import BackendUnavailable
 from router.ports import Call, Runtime
 from router.types import Reply
@@ -25,7 +22,6 @@ class Model:
         self.runtime = Runtime("CPU", sha256=f"version {number}")
         self.go_on = asyncio.Event()
         self.closed = 0
-        self.whole = True
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         await self.go_on.wait()
@@ -201,90 +197,3 @@ async def test_closing_lets_go_of_what_is_being_loaded() -> None:
     go_on.set()
     assert subject.versions._loading is None
     assert subject.disk.loads == 1
-
-
-class Files:
-    """A model file whose content is the number of its version, or no number and no good; and what is kept of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self.copies = folder / "model", KeptFiles(folder / "kept", ".copy")
-        self.whole = True
-        self.made: list[Model] = []
-
-    async def load(self, path: Path) -> Model:
-        try:
-            content = await asyncio.to_thread(path.read_bytes)
-            model = Model(int(content))
-        except (OSError, ValueError):
-            raise BackendUnavailable(f"{path.name} is no good") from None
-        model.runtime = Runtime("CPU", sha256=hashlib.sha256(content).hexdigest())
-        model.whole = self.whole
-        self.made.append(model)
-        return model
-
-    async def started(self) -> Versions[Model]:
-        """The model as it is after a start."""
-        return await followed(self.path, self.path.with_suffix(".golden"), self.load, self.copies, "model")
-
-
-async def test_a_start_beside_a_bad_file_goes_on_with_the_copy_and_the_mended_file_takes_over(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    for number in (1, 2):  # the second start keeps the second version
-        files.path.write_text(f"{number}")
-        assert (await files.started()).runtime.problem == ""
-    files.path.write_text("torn")
-    versions = await files.started()
-    assert versions.in_force.number == 2
-    assert "model is no good" in versions.runtime.problem
-    files.path.write_text("3")
-    for _ in range(2):
-        await versions.probe(0.0, synthetic=False)
-    assert versions._loading is not None
-    await versions._loading
-    assert (versions.in_force.number, versions.runtime.problem) == (3, "")
-    files.path.unlink()
-    assert (await files.started()).in_force.number == 3, "what took over is kept too"
-
-
-@pytest.mark.parametrize("copy", ["none", "no good", "damaged"])
-async def test_where_the_copy_is_no_good_either_the_file_is_what_is_told_of(copy: str, tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    if copy != "none":
-        files.path.write_text("1")
-        await files.started()
-        (kept,) = files.copies.folder.iterdir()
-        kept.write_text("torn")
-        if copy == "no good":
-            kept.rename(kept.with_name(f"{kept.name.split('-')[0]}-{hashlib.sha256(b'torn').hexdigest()[:32]}.copy"))
-    files.path.write_text("torn")
-    with pytest.raises(BackendUnavailable, match=r"^model is no good"):
-        await files.started()
-
-
-async def test_of_a_model_with_weights_beside_it_no_copy_is_kept(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    files.whole = False
-    files.path.write_text("1")
-    await files.started()
-    assert not files.copies.folder.exists()
-
-
-async def test_whoever_gives_up_while_the_copy_is_made_closes_what_was_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files, copying, go_on = Files(tmp_path), asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def slow(*_: object) -> None:
-        loop.call_soon_threadsafe(copying.set)
-        go_on.wait(10)
-
-    monkeypatch.setattr(KeptFiles, "keep_copy", slow)
-    files.path.write_text("1")
-    starting = asyncio.create_task(files.started())
-    await copying.wait()
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    go_on.set()
-    assert [model.closed for model in files.made] == [1]

@@ -1,10 +1,9 @@
-"""Files that a restart is better off with: a folder of optimised models, and one of the last good model files.
+"""Optimised models, kept on disk so that a restart does not optimise again.
 
 Invariants:
 - A file is named after what it was made from and what it holds, by digests of both; one that holds anything else is
   dropped. A torn write is thus never loaded.
-- What cannot be kept is not: a disk that is full or read-only costs what the file would save, no more.
-- Of each key there is one file, but for the moment in which another takes its place.
+- What cannot be kept is not: a disk that is full or read-only costs the time that the cache would save, no more.
 - The folder holds at most so many bytes; what was not used for longest goes first.
 """
 
@@ -15,41 +14,41 @@ import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.onnx_file import digest
+
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 30
+SUFFIX = ".optimised.onnx"
 UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFiles:
+class OptimisedModels:
     """The folder.
 
     Args:
         folder: Where it is; made when something is kept.
-        suffix: How the files' names end.
         most_bytes: How much may be kept.
     """
 
     folder: Path
-    suffix: str
     most_bytes: int = MOST_BYTES
 
     @staticmethod
     def key(*made_from: str) -> str:
-        """The name of what was made from these."""
+        """The name of what was made from these: the model's digest, the runtime's version, options, processor."""
         return hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:32]
 
     def find(self, key: str) -> Path | None:
         """The file of this key, if it is there and whole."""
-        for path in self._of(key):
+        for path in sorted(self.folder.glob(f"{key}-*{SUFFIX}")):
             try:
-                if path.name == self._name(key, digest(path)):
+                if path.name == _name(key, digest(path)):
                     os.utime(path)
                     return path
             except OSError as error:
@@ -64,22 +63,9 @@ class KeptFiles:
         with contextlib.suppress(OSError):
             path.unlink()
 
-    def keep_copy(self, key: str, file: Path, sha256: str) -> None:
-        """Keeps a copy of a file that has this digest, if it still has."""
-        if (self.folder / self._name(key, sha256)).exists():
-            return
-        try:
-            with self.writing(key) as unfinished:
-                if unfinished is not None:
-                    shutil.copyfile(file, unfinished)
-                    if digest(unfinished) != sha256:
-                        raise OSError(0, "it was written over meanwhile")
-        except OSError as error:
-            log.warning("no copy of %s is kept: %s", file, error.strerror)
-
     @contextlib.contextmanager
     def writing(self, key: str) -> Iterator[Path | None]:
-        """Gives a file to write to, and keeps what was written if the block ends well.
+        """Gives ONNX Runtime a file to write to, and keeps what it wrote if the block ends well.
 
         None where nothing can be kept, or another thread or process is about to keep the same.
         """
@@ -91,7 +77,7 @@ class KeptFiles:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.truncate(0)
             except OSError as error:
-                log.info("nothing is kept in %s: %s", self.folder, error.strerror)
+                log.info("an optimised model is not kept in %s: %s", self.folder, error.strerror)
                 yield None
                 return
             try:
@@ -101,20 +87,17 @@ class KeptFiles:
                 self.drop(unfinished)
 
     def _keep(self, key: str, unfinished: Path) -> None:
-        """Gives a finished file its name, and lets others go: those of its key, and those that are too many."""
+        """Gives a finished file its name, and lets others go that have become too many."""
         try:
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
-            kept = unfinished.rename(self.folder / self._name(key, digest(unfinished)))
-            for path in self._of(key):
-                if path != kept:
-                    self.drop(path)
+            unfinished.rename(self.folder / _name(key, digest(unfinished)))
             self._make_room()
         except OSError as error:
-            log.warning("%s cannot be kept: %s", unfinished, error.strerror)
+            log.warning("an optimised model cannot be kept: %s", error.strerror)
 
     def _make_room(self) -> None:
-        files = [(path.stat(), path) for path in self.folder.glob(f"*{self.suffix}")]
+        files = [(path.stat(), path) for path in self.folder.glob(f"*{SUFFIX}")]
         held = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda entry: entry[0].st_mtime_ns):
             if held <= self.most_bytes:
@@ -122,14 +105,6 @@ class KeptFiles:
             self.drop(path)
             held -= stat.st_size
 
-    def _of(self, key: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{key}-*{self.suffix}"))
 
-    def _name(self, key: str, sha256: str) -> str:
-        return f"{key}-{sha256[:32]}{self.suffix}"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _name(key: str, content: str) -> str:
+    return f"{key}-{content[:32]}{SUFFIX}"
