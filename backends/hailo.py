@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -125,13 +125,12 @@ class HailoBackend:
         opening = asyncio.create_task(servable.start(golden))
         try:
             await asyncio.shield(opening)
-        except asyncio.CancelledError:
+        except BaseException as error:
             closing = asyncio.create_task(_close_when_open(opening, servable))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-            raise
-        except BaseException:
-            await servable.close()
+            if not isinstance(error, asyncio.CancelledError):
+                await asyncio.shield(closing)
             raise
         return servable
 
@@ -176,14 +175,8 @@ class HailoServable:
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs every row as a frame. A call that is given up leaves its frames to end by themselves."""
-        self._calls += 1
-        self._idle.clear()
-        try:
+        with self._in_use():
             return await self._infer(call, deadline)
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
 
     async def _infer(self, call: Call, deadline: float) -> Reply:
         assert not isinstance(call.payload, EncodedImage), "takes_image is False"
@@ -202,6 +195,22 @@ class HailoServable:
 
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """Looks whether a HAT is on the bus and the model on it, and mends what is broken; or runs it on zeros."""
+        with self._in_use():
+            return await self._probe(deadline, synthetic=synthetic)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Meanwhile the model stays on the chip."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         hef, pipeline = await self._ready(deadline, insist=True)
         stuck_s = pipeline.stuck_for(time.monotonic())
         if stuck_s > HUNG_AFTER_S:
@@ -210,7 +219,7 @@ class HailoServable:
             pipeline.give_up(BackendUnavailable(NO_HAT), lost=True)
         if pipeline.broken is not None:
             raise hef.translated(pipeline.broken)
-        return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
+        return await self._infer(synthetic_call(self._model), deadline) if synthetic else None
 
     async def close(self) -> None:
         """Takes the model off the chip when its calls have ended or are overdue; the last one lets the device go."""

@@ -75,6 +75,8 @@ class OptimisedModels:
                 unfinished = self.folder / f"{key}{UNFINISHED}"
                 file = stack.enter_context(unfinished.open("ab"))  # not "wb": that would empty what another is writing
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_ino != unfinished.stat().st_ino:
+                    raise OSError(0, "another has just kept it")  # under its own name by now: this would empty it
                 file.truncate(0)
             except OSError as error:
                 log.info("an optimised model is not kept in %s: %s", self.folder, error.strerror)

@@ -292,8 +292,11 @@ class Engine:
 
     async def _retire(self, generation: Generation, successor: Generation, earlier: asyncio.Task[None] | None) -> None:
         """Closes what the successor does not use, after the last request of this generation and all before it."""
-        for instance in generation.instances() - successor.instances():
-            self._probes.pop(instance).cancel()
+        probes = [self._probes.pop(instance) for instance in generation.instances() - successor.instances()]
+        for probe in probes:
+            probe.cancel()
+        if probes:
+            await asyncio.wait(probes)  # one may be opening what is about to be closed
         if earlier is not None:
             await earlier
         await generation.leases.ended()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -196,3 +197,42 @@ async def test_a_call_that_hangs_does_not_keep_its_version_on_the_chip_for_ever(
         await servable.close()
         with pytest.raises(BackendUnavailable, match="taken off the HAT"):
             await calling
+
+
+async def test_closing_while_a_refused_version_is_taken_off_the_chip_leaves_nothing(
+    module: Any, chip: Any, tmp_path: Path, variants: Mapping[str, HailoVariant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version's first run hung; while it is closed, the policy file says that the model is not needed."""
+    monkeypatch.setattr("backends.hailo.HUNG_AFTER_S", 0.2)
+    async with backend(tmp_path) as made:
+        servable = await made.open(DIGITS, variants["digits"])
+        put(module, tmp_path, MODELS_DIR / "digits-cloud.onnx")
+        await servable.probe(soon(), synthetic=False)
+        chip.gate.clear()
+        await servable.probe(soon(), synthetic=False)
+        await asyncio.to_thread(eventually, lambda: chip.configured == 2, "the new version is on the chip")
+        await asyncio.sleep(0.3)  # its run was given up; its jobs are waited for
+        asyncio.get_running_loop().call_later(0.1, chip.gate.set)
+        await servable.close()
+    assert not chip.owned
+
+
+async def test_a_probe_ends_on_the_version_that_it_began_with(
+    module: Any, chip: Any, tmp_path: Path, variants: Mapping[str, HailoVariant]
+) -> None:
+    async with opened(tmp_path, variants) as servable:
+        old, busy = servable.in_force, threading.Event()
+        put(module, tmp_path, MODELS_DIR / "digits-cloud.onnx")
+        await servable.probe(soon(), synthetic=False)
+        chip.gate.clear()
+        await servable.probe(soon(), synthetic=False)
+        await asyncio.to_thread(eventually, lambda: chip.configured == 2, "the new version is on the chip")
+        old._thread.submit(busy.wait, 5)  # as the configuring of another model would
+        probing = asyncio.create_task(servable.probe(soon(), synthetic=False))
+        await asyncio.sleep(0.02)
+        chip.gate.set()
+        assert servable._loading is not None
+        await servable._loading
+        assert servable.in_force is not old
+        busy.set()
+        await probing

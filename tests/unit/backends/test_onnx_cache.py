@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.onnx_cache import OptimisedModels
+from tests.gateway_process import ROOT
+
+EDGE = ROOT / "deploy/models/digits-edge.onnx"
 
 
 def keep(cache: OptimisedModels, key: str, content: bytes) -> None:
@@ -82,3 +87,72 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
         if found is not None:
             os.utime(found, ns=(age, age))
     assert [key for key in "abc" if cache.find(key)] == ["a", "b"]
+
+
+IS_KILLED_EVERYWHERE = """
+import os, resource, signal, sys
+from pathlib import Path
+from backends.onnx_cache import OptimisedModels
+from backends.onnx_session import CPU, Loader
+
+model, folder = Path(sys.argv[1]), Path(sys.argv[2])
+kept = OptimisedModels(folder)
+
+
+def dies(prepare):
+    # In a process of its own, which is gone at once: nothing is flushed, no finally runs.
+    child = os.fork()
+    if child == 0:
+        prepare()
+        Loader((CPU,), 1, Path("/"), kept).load(model)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def killed_at_call(number):
+    writing, calls = False, 0
+
+    def count(frame, event, argument):
+        nonlocal writing, calls
+        if event in ("c_call", "c_return", "c_exception"):
+            writing = writing or argument.__name__ == "flock"
+            calls += writing
+            if calls > number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+
+
+def killed_at_byte(number):
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
+
+
+def check(at):
+    for file in folder.glob("*.onnx"):
+        assert kept.find(file.name.split("-")[0]) == file, (at, file, "a torn file has a whole one's name")
+    assert dies(lambda: None) == 0, (at, "it starts again")
+    assert len(list(folder.iterdir())) == 1, (at, list(folder.iterdir()))
+    for file in folder.iterdir():
+        file.unlink()
+
+
+killed = 0
+for number in range(10_000):
+    if dies(lambda: killed_at_call(number)) == 0:
+        check("not killed")
+        break
+    killed += 1
+    check(number)
+assert killed > 20, killed
+for number in range(0, model.stat().st_size, 997):
+    assert dies(lambda: killed_at_byte(number)) & 0x7F == signal.SIGXFSZ, number
+    check(number)
+"""
+
+
+def test_whoever_is_killed_at_any_call_or_byte_leaves_nothing_torn_and_starts_again(tmp_path: Path) -> None:
+    """ONNX Runtime's own writes of an optimised model among them."""
+    words = [sys.executable, "-c", IS_KILLED_EVERYWHERE, str(EDGE), str(tmp_path / "kept")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from router.instance import Instance
 from router.model import TensorSpec
 from router.pricing import NodePrice
 from tests.unit.samples import CLOUD, EDGE, MODEL, deployment, plan, request, rows
-from tests.unit.standins import FakeOptions, FakeVariant, Lab, answer, fail, failing_probe, hang
+from tests.unit.standins import FakeOptions, FakeVariant, Lab, answer, fail, failing_probe, hang, ready
 from tests.unit.virtual_time import in_virtual_time
 
 
@@ -252,3 +252,24 @@ async def test_a_request_that_hangs_on_the_old_keeps_nothing_open_for_ever() -> 
         assert lab.cloud.closed == ["m/v1", "backend"]
         with pytest.raises(DeadlineExceeded):
             await calling
+
+
+@in_virtual_time
+async def test_a_backend_is_closed_after_whoever_was_probing_it_has_learnt_that_it_is() -> None:
+    """The probe may be opening what is about to be closed: a device that it took would never be let go."""
+    lab = Lab()
+
+    async def probe() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            lab.cloud.closed.append("probe")
+            raise
+
+    async with lab.running(BEFORE) as engine:
+        lab.cloud.probe = probe
+        await asyncio.sleep(1.0)
+        lab.cloud.probe = ready
+        await engine.adopt(with_backend(BEFORE, "cloud", options=FakeOptions("cloud", edition=2)), must_open=True)
+        await asyncio.sleep(0.1)
+        assert lab.cloud.closed[-3:] == ["probe", "m/v1", "backend"]
