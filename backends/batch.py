@@ -70,7 +70,7 @@ class Bounds:
 class Member:
     """One request."""
 
-    __slots__ = ("answer", "asked", "deadline", "inputs", "rows", "size")
+    __slots__ = ("answer", "asked", "deadline", "inputs", "late", "rows", "size")
 
     def __init__(
         self,
@@ -80,12 +80,14 @@ class Member:
         deadline: float,
         asked: float,
         answer: asyncio.Future[Reply | BackendError],
+        late: Callable[[float], None] | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
         self.size = size
         self.deadline = deadline
         self.asked = asked
+        self.late = late
         # An error is a value here: an exception that nobody fetches, as of a caller who just left, would be logged.
         self.answer = answer
 
@@ -101,10 +103,10 @@ class Queue:
         clock: Gives monotonic seconds.
     """
 
-    __slots__ = ("_bounds", "_clock", "_members")
+    __slots__ = ("_clock", "_members", "bounds")
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float]) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self._clock = clock
         self._members: deque[Member] = deque()
 
@@ -125,7 +127,7 @@ class Queue:
         if not self._members:
             return members
         left = deque[Member]()
-        bounds = self._bounds
+        bounds = self.bounds
         while self._members and rows < bounds.rows:
             member = self._first(now)
             if member is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ import orjson
 from backends.oip import datatype, decode_raw, encode_raw
 from backends.oip_http_channel import Answer
 from backends.oip_json import from_json, to_json
-from backends.server import fitting_shape, refuse_missing
+from backends.server import Totals, fitting_shape, refuse_missing
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -71,6 +70,7 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 class _Version(msgspec.Struct, frozen=True):
+    inference_count: int = 0
     inference_stats: _Counted = _Counted()
 
 
@@ -112,8 +112,8 @@ def read_max_rows(body: bytes) -> int:
         return 0
 
 
-def read_totals(body: bytes) -> Iterable[tuple[int, int, int]]:
-    """Successes, and nanoseconds in queue and in compute, of each version in a model's statistics.
+def read_totals(body: bytes) -> list[Totals]:
+    """The totals of each version in a model's statistics.
 
     Raises:
         BackendFailed: They are none.
@@ -122,8 +122,11 @@ def read_totals(body: bytes) -> Iterable[tuple[int, int, int]]:
         statistics = msgspec.json.decode(body, type=_Statistics)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BackendFailed(f"The server's statistics cannot be read: {str(error)[:100]}") from error
-    stats = [version.inference_stats for version in statistics.model_stats]
-    return [(s.success.count, s.queue.ns, s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns) for s in stats]
+    stats = [(version.inference_count, version.inference_stats) for version in statistics.model_stats]
+    return [
+        Totals(s.success.count, rows, s.queue.ns, s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns)
+        for rows, s in stats
+    ]
 
 
 def inference(call: Call, tensors: Tensors, extensions: Extensions, seconds: float) -> tuple[bytes, dict[str, str]]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -130,35 +130,46 @@ class Parts:
         return {name: np.concatenate([part[name] for part in parts]) for name in self._model.outputs}
 
 
+class Totals(NamedTuple):
+    """What a server says it has served of one version of a model: requests, rows, nanoseconds in queue and compute."""
+
+    requests: int
+    rows: int
+    queue_ns: int
+    compute_ns: int
+
+
 class Served:
     """What a server says it has served of one model since it started, and the means since it was asked before.
 
     No server says what a single request cost it. Its statistics do for all of them together, so a probe reads those,
     and a reply's queue and compute time are the server's means since the probe before.
+
+    Attributes:
+        row_s: Mean seconds in compute of a row; None where it is not known.
     """
 
-    __slots__ = ("_compute_ns", "_count", "_means", "_queue_ns")
+    __slots__ = ("_before", "_means", "row_s")
 
     def __init__(self) -> None:
-        self._count = 0
-        self._queue_ns = 0
-        self._compute_ns = 0
+        self._before = Totals(0, 0, 0, 0)
         self._means: tuple[float, float] | None = None
+        self.row_s: float | None = None
 
     def means(self, otherwise_s: float) -> tuple[float, float]:
         """Mean seconds in queue and in compute of a request; no queue and `otherwise_s` where none are known."""
         return (0.0, otherwise_s) if self._means is None else self._means
 
-    def learn(self, totals: Iterable[tuple[int, int, int]]) -> None:
-        """Takes in the successes, and the nanoseconds in queue and in compute of all of them, of each version.
-
-        A server that started anew counts from zero again.
-        """
-        count, queue_ns, compute_ns = (sum(column) for column in zip((0, 0, 0), *totals, strict=True))
-        more = count - self._count
-        if more > 0:
-            self._means = (queue_ns - self._queue_ns) / more / 1e9, (compute_ns - self._compute_ns) / more / 1e9
-        self._count, self._queue_ns, self._compute_ns = count, queue_ns, compute_ns
+    def learn(self, totals: Iterable[Totals]) -> None:
+        """Takes in the totals of each version. A server that started anew counts from zero again."""
+        now, before = Totals(*(sum(column) for column in zip((0, 0, 0, 0), *totals, strict=True))), self._before
+        requests, rows = now.requests - before.requests, now.rows - before.rows
+        queue_s, compute_s = (now.queue_ns - before.queue_ns) / 1e9, (now.compute_ns - before.compute_ns) / 1e9
+        if requests > 0:
+            self._means = queue_s / requests, compute_s / requests
+        if rows > 0:
+            self.row_s = compute_s / rows
+        self._before = now
 
     def reply(self, outputs: dict[str, Tensor], elapsed_s: float, rtt_s: float) -> Reply:
         """A reply that took so long: what the server's means do not account for is the network's.

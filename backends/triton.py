@@ -18,10 +18,19 @@ from backends.oip import bytes_tensor
 from backends.server import RENEW_AFTER, Late, Parts, Served, ServerVariant, seconds_until, together
 from backends.triton_channel import TritonChannel, lost_if_replaced
 from backends.triton_messages import declared_outputs, infer_request, totals, translated
+from backends.turn_sender import TurnSender
 from router.errors import BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, Reply
+
+JOINED_S = 0.005
+"""So long the server may compute, by its own statistics, for requests that are sent as one: nobody waits for more than
+that because of others, and a model that takes longer for two rows gets each request by itself, on whichever of its
+instances is free."""
+
+JOINED_BYTES = 1 << 20
+"""Bytes of input that may be sent as one; with more there is nothing to save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class TritonServable:
         self._rtt_s = 0.0
         self._parts = Parts(model, variant.label)
         self._failed_probes = 0
+        self._joined = TurnSender(self._send_joined, self._reply, JOINED_BYTES, time.monotonic)
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Sends the request with its deadline, which bounds the server's queue as well.
@@ -93,6 +103,9 @@ class TritonServable:
             outputs = await self._ask(call, {self._variant.encoded_image.input: image}, deadline, call.late)
         else:
             model = self._variant.name
+            joined = self._joined
+            if 1 <= call.rows < joined.most_rows and not call.parameters and not call.alone and not joined.alone():
+                return await joined.infer(call.payload, call.rows, call.payload_bytes, deadline, call.late)
             outputs = await self._parts.ask(
                 lambda part, late: self._ask(call, part, deadline, late), call.payload, call.late
             )
@@ -142,6 +155,8 @@ class TritonServable:
     async def _read_statistics(self, stub: Any, name: str, served: Served, deadline: float) -> None:
         request = service_pb2.ModelStatisticsRequest(name=name)
         served.learn(totals(await stub.ModelStatistics(request, timeout=seconds_until(deadline))))
+        if name == self._variant.name and self._model.batchable and served.row_s is not None:
+            self._joined.most_rows = min(self._parts.most, int(JOINED_S / max(served.row_s, 1e-9)))
 
     async def _read_config(self, stub: Any, deadline: float) -> None:
         request = service_pb2.ModelConfigRequest(name=self._variant.name, version=self._variant.version)
@@ -149,7 +164,14 @@ class TritonServable:
         self._parts.most = answer.config.max_batch_size
 
     async def close(self) -> None:
-        """Nothing to do: the channel is the backend's."""
+        """Lets go of what is under way; the channel is the backend's."""
+        await self._joined.close()
+
+    async def _send_joined(self, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
+        return await self._ask(Call(tensors, 0, 0, "joined", {}), tensors, deadline, None)
+
+    def _reply(self, outputs: dict[str, Tensor], elapsed_s: float) -> Reply:
+        return self._served[self._variant.name].reply(outputs, elapsed_s, self._rtt_s)
 
     async def _ask(self, call: Call, tensors: Tensors, deadline: float, late: Late | None) -> dict[str, Tensor]:
         seconds = seconds_until(deadline)

@@ -8,7 +8,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from backends.oip import datatype, decode_raw, encode_raw
-from backends.server import fitting_shape, refuse_missing
+from backends.server import Totals, fitting_shape, refuse_missing
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -52,10 +52,13 @@ def declared_outputs(response: Any, model: ModelSpec, label: str) -> dict[str, T
     return outputs
 
 
-def totals(statistics: Any) -> list[tuple[int, int, int]]:
-    """Successes, and nanoseconds in queue and in compute, of each version in a ModelStatisticsResponse."""
-    stats = [model.inference_stats for model in statistics.model_stats]
-    return [(s.success.count, s.queue.ns, s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns) for s in stats]
+def totals(statistics: Any) -> list[Totals]:
+    """The totals of each version in a ModelStatisticsResponse."""
+    stats = [(model.inference_count, model.inference_stats) for model in statistics.model_stats]
+    return [
+        Totals(s.success.count, rows, s.queue.ns, s.compute_input.ns + s.compute_infer.ns + s.compute_output.ns)
+        for rows, s in stats
+    ]
 
 
 def translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:

@@ -14,6 +14,7 @@ from router.errors import (
     BackendLost,
     BackendTimeout,
     BackendUnavailable,
+    FailedTogether,
     Overloaded,
     RouterError,
 )
@@ -96,7 +97,7 @@ class Dispatch:
             if not instance.breaker.admits:
                 raise BackendUnavailable(f"{attempt.backend} is not available: {instance.breaker.reason}")
             inferences = row_count(payload, self.model)
-            target.charge(record, size, inferences)
+            charged = target.charge(record, size, inferences)
             call = Call(
                 payload,
                 size,
@@ -108,9 +109,14 @@ class Dispatch:
                 request.priority,
             )
             try:
-                reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
+                try:
+                    reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
+                except FailedTogether:
+                    # It was worked on, and left the premises: what is sent again is counted again.
+                    call.alone, charged = True, target.charge(record, size, inferences)
+                    reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
             except BaseException as error:
-                self._translate(error, attempt, target, record, limit)
+                self._translate(error, attempt, target, record, limit, charged)
                 raise
             self._check(reply, inferences, attempt)
             if trial:
@@ -120,7 +126,13 @@ class Dispatch:
         return reply
 
     def _translate(
-        self, error: BaseException, attempt: Attempt, target: Target, record: AttemptRecord, limit: float
+        self,
+        error: BaseException,
+        attempt: Attempt,
+        target: Target,
+        record: AttemptRecord,
+        limit: float,
+        charged: float,
     ) -> None:
         """Raises what a call on a backend ended in in our own words, unless it is in them already.
 
@@ -138,7 +150,7 @@ class Dispatch:
                 return
             raise BackendLost(f"{attempt.backend} gave the call up by itself.") from None
         if isinstance(error, BackendUnavailable | Overloaded):
-            target.refund(record)
+            target.refund(record, charged)
         if isinstance(error, RouterError) or not isinstance(error, Exception):
             return
         log.error("%s raised what its contract does not allow", attempt.backend, exc_info=error)

@@ -134,6 +134,10 @@ class BackendFailed(BackendError):
     """The backend answered, but with an error or with something that is not the model's output."""
 
 
+class FailedTogether(BackendFailed):
+    """The backend failed at, or refused, a call that carried several requests: each had better be asked alone."""
+
+
 class BackendUnavailable(BackendError):
     """The backend cannot be reached, or does not serve the model."""
 

@@ -63,6 +63,7 @@ class Call:
             tell does not call it.
         data_class: What kind of data it carries, for a server that decides by it where the data may go.
         priority: How urgent it is, for a server that has more to do than it can.
+        alone: Whether it must not share a call with others: it did, and that failed.
     """
 
     payload: Payload
@@ -73,6 +74,7 @@ class Call:
     late: Callable[[float], None] | None = None
     data_class: str = UNCLASSIFIED
     priority: Priority = Priority.NORMAL
+    alone: bool = False
 
 
 def synthetic_call(model: ModelSpec) -> Call:

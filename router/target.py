@@ -32,8 +32,12 @@ class Target:
         object.__setattr__(self, "usd_per_inference", self.entry.price.usd_per_inference)
         object.__setattr__(self, "usd_per_byte_out", self.entry.price.usd_per_byte_out)
 
-    def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> None:
-        """Puts on record what a call costs from the moment it is sent, whatever becomes of it.
+    def charge(self, record: AttemptRecord, payload_bytes: int, inferences: int) -> float:
+        """Puts on record what a call costs from the moment it is sent, whatever becomes of it; once more
+        where it is sent once more.
+
+        Returns:
+            What was charged, in US dollars.
 
         Raises:
             BudgetSpent: The backend's budget has nothing left.
@@ -44,16 +48,18 @@ class Target:
         bytes_out = 0 if site == ON_PREMISES else payload_bytes
         record.site = site
         record.payload_bytes = payload_bytes
-        record.bytes_out = bytes_out
-        record.cost_usd = inferences * self.usd_per_inference + bytes_out * self.usd_per_byte_out
+        record.bytes_out += bytes_out
+        usd = inferences * self.usd_per_inference + bytes_out * self.usd_per_byte_out
+        record.cost_usd += usd
         if self.purse is not None:
-            self.purse.charge(record.cost_usd)
+            self.purse.charge(usd)
+        return usd
 
-    def refund(self, record: AttemptRecord) -> None:
+    def refund(self, record: AttemptRecord, usd: float) -> None:
         """Takes back what a call was charged that never reached the backend."""
         if self.purse is not None:
-            self.purse.refund(record.cost_usd)
-        record.cost_usd = 0.0
+            self.purse.refund(usd)
+        record.cost_usd -= usd
 
     def view(self, strain: Strain) -> TargetView:
         """What a policy sees of it now, the device being strained like this."""

@@ -25,6 +25,7 @@ from backends.oip_http_messages import (
     refused,
 )
 from backends.oip_json import from_json, to_json
+from backends.server import Totals
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -264,12 +265,13 @@ def test_what_a_server_can_do_is_read_from_its_metadata() -> None:
 
 def test_statistics_of_all_versions_are_read() -> None:
     version = {
+        "inference_count": 5,
         "inference_stats": {
             "success": {"count": 2, "ns": 9},
             "queue": {"count": 2, "ns": 1},
             **{f"compute_{part}": {"count": 2, "ns": 2} for part in ("input", "infer", "output")},
-        }
+        },
     }
-    assert list(read_totals(orjson.dumps({"model_stats": [version, {}]}))) == [(2, 1, 6), (0, 0, 0)]
+    assert list(read_totals(orjson.dumps({"model_stats": [version, {}]}))) == [Totals(2, 5, 1, 6), Totals(0, 0, 0, 0)]
     with pytest.raises(BackendFailed):
         read_totals(b"no statistics")

@@ -14,8 +14,11 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
     DeadlineExceeded,
+    FailedTogether,
     NoBackendAvailable,
 )
+from router.ports import Call
+from router.types import Reply
 from tests.unit.samples import (
     CLOUD_USD,
     CLOUD_USD_PER_BYTE,
@@ -182,3 +185,28 @@ async def test_requests_that_policies_cannot_tell_apart_share_a_plan_and_others_
         assert engine.prepare(request(rows(0.1, 0.1, 0.1, 0.1))).facts == ("m", "unclassified", 32, False)
         assert engine.prepare(request(replace(IMAGE, content=b"8 bytes."))).facts == ("m", "unclassified", 8, True)
         assert engine.prepare(request(rows(0.1), data_class="phi")).facts == ("m", "phi", 8, False)
+
+
+@pytest.mark.parametrize("then", ["an answer", "unavailable"])
+@in_virtual_time
+async def test_what_failed_together_with_others_is_sent_again_alone_and_counted_again(then: str) -> None:
+    """What left the premises twice is told as twice; what never got there the second time costs once."""
+    lab, alone = Lab(), []
+
+    async def infer(call: Call) -> Reply:
+        alone.append(call.alone)
+        if not call.alone:
+            raise FailedTogether("somebody's row is bad")
+        if then == "unavailable":
+            raise BackendUnavailable("gone")
+        return await answer()(call)
+
+    lab.cloud.infer = infer
+    async with lab.running(deployment()) as engine:
+        response = await engine.infer(request())
+    first = response.route.attempts[0]
+    assert alone[:2] == [False, True]
+    assert (first.backend, first.bytes_out) == ("cloud", 2 * ROW_BYTES)
+    once = CLOUD_USD + CLOUD_USD_PER_BYTE * ROW_BYTES
+    assert first.cost_usd == pytest.approx(2 * once if then == "an answer" else once)
+    assert response.route.backend == ("cloud" if then == "an answer" else "edge")
