@@ -167,8 +167,8 @@ class TritonServable:
         """Lets go of what is under way; the channel is the backend's."""
         await self._joined.close()
 
-    async def _send_joined(self, tensors: Tensors, deadline: float) -> dict[str, Tensor]:
-        return await self._ask(Call(tensors, 0, 0, "joined", {}), tensors, deadline, None)
+    async def _send_joined(self, tensors: Tensors, deadline: float, late: Late) -> dict[str, Tensor]:
+        return await self._ask(Call(tensors, 0, 0, "joined", {}), tensors, deadline, late)
 
     def _reply(self, outputs: dict[str, Tensor], elapsed_s: float) -> Reply:
         return self._served[self._variant.name].reply(outputs, elapsed_s, self._rtt_s)

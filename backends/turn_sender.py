@@ -35,8 +35,11 @@ from router.types import Reply
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Tensors, float], Coroutine[Any, Any, dict[str, Tensor]]]
-"""Asks the server for these rows by a deadline in monotonic seconds; raises BackendError."""
+Late = Callable[[float], None]
+
+Send = Callable[[Tensors, float, Late], Coroutine[Any, Any, dict[str, Tensor]]]
+"""Asks the server for these rows by a deadline in monotonic seconds; raises BackendError. Tells the seconds that
+the answer took if it comes after that."""
 
 
 class TurnSender(Turns):
@@ -74,9 +77,7 @@ class TurnSender(Turns):
     def most_rows(self, rows: int) -> None:
         self._queue.bounds = Bounds(rows, self._queue.bounds.size)
 
-    async def infer(
-        self, inputs: Tensors, rows: int, size: int, deadline: float, late: Callable[[float], None] | None
-    ) -> Reply:
+    async def infer(self, inputs: Tensors, rows: int, size: int, deadline: float, late: Late | None) -> Reply:
         """Sends these inputs at the end of this turn, alone or with others.
 
         Args:
@@ -141,11 +142,17 @@ class TurnSender(Turns):
 
     async def _outputs(self, members: Sequence[Member]) -> dict[str, Tensor]:
         deadline = max([member.deadline for member in members])
+
+        def late(seconds: float) -> None:
+            for member in members:
+                if member.late is not None:
+                    member.late(seconds)
+
         if len(members) == 1:
-            return await self._send(members[0].inputs, deadline)
+            return await self._send(members[0].inputs, deadline, late)
         names = members[0].inputs
         together = {name: np.concatenate([member.inputs[name] for member in members]) for name in names}
-        outputs = await self._send(together, deadline)
+        outputs = await self._send(together, deadline, late)
         rows = sum([member.rows for member in members])
         for tensor in outputs.values():
             if len(tensor) != rows:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 
 
-class Turns:
+class Turns(ABC):
     """Gathers what is ready in one turn of the event loop (always the same), for a subclass to deal with at its end.
 
     A lone request is not put off: it is told to go at once, unless the turn before brought several.
@@ -32,9 +33,9 @@ class Turns:
         if not self._due:
             self._end_turn_later()
 
+    @abstractmethod
     def _end(self) -> None:
         """Deals with what was gathered."""
-        raise NotImplementedError
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The loop that all requests come on: kept, since up to Python 3.11 each look for it is a system call."""

@@ -63,7 +63,7 @@ class Call:
             tell does not call it.
         data_class: What kind of data it carries, for a server that decides by it where the data may go.
         priority: How urgent it is, for a server that has more to do than it can.
-        alone: Whether it must not share a call with others: it did, and that failed.
+        alone: Whether it must not share a call with others.
     """
 
     payload: Payload
@@ -78,9 +78,9 @@ class Call:
 
 
 def synthetic_call(model: ModelSpec) -> Call:
-    """A call on made-up input, for warm-ups and probes: no user's data is used."""
+    """A call on made-up input, for warm-ups and probes: no user's data is used, nor has any a part in how it ends."""
     inputs = model.synthetic_inputs()
-    return Call(inputs, nbytes(inputs), 1, "synthetic", {})
+    return Call(inputs, nbytes(inputs), 1, "synthetic", {}, alone=True)
 
 
 class Servable(Protocol):
@@ -100,7 +100,8 @@ class Servable(Protocol):
             Outputs with the dtypes and shapes that the model's spec declares.
 
         Raises:
-            BackendError: In one of its kinds; no other exception.
+            FailedTogether: It was sent together with others; it is asked once more, `alone`.
+            BackendError: In another of its kinds; no other exception.
         """
         ...
 

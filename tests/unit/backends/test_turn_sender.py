@@ -29,8 +29,9 @@ class Server:
         self.error: BackendError | None = None
         self.seconds = CALL_S
 
-    async def __call__(self, inputs: Tensors, deadline: float) -> dict[str, Tensor]:
+    async def __call__(self, inputs: Tensors, deadline: float, late: Callable[[float], None]) -> dict[str, Tensor]:
         x = inputs["x"]
+        self.late = late
         self.calls.append(x[:, 0].tolist())
         self.deadlines.append(deadline)
         await asyncio.sleep(self.seconds)
@@ -161,3 +162,14 @@ def test_everybody_gets_their_own_rows_or_an_error_by_their_deadline(coming: lis
         assert len(asyncio.all_tasks()) == 1
 
     test()
+
+
+@in_virtual_time
+async def test_an_answer_that_comes_when_the_call_was_given_up_still_teaches_all_who_waited() -> None:
+    server, told = Server(), list[float]()
+    server.error = BackendTimeout("it did not answer in time")
+    to = sender(server)
+    ended = await asyncio.gather(*(asking(to, [1.0], late=told.append) for _ in range(3)), return_exceptions=True)
+    assert [type(end) for end in ended] == [BackendTimeout] * 3
+    server.late(2.5)
+    assert told == [2.5] * 3
