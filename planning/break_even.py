@@ -20,6 +20,10 @@ MAX_STEPS = 100_000
 Side = Literal["edge", "cloud"]
 
 
+ROUNDING = 1e-9
+"""Rates that differ by less than this share are one: a device and a node that are added at once, but for rounding."""
+
+
 @dataclass(frozen=True, slots=True)
 class BreakEven:
     """One change.
@@ -80,7 +84,9 @@ def _steps(inputs: CostInputs, billing: Billing, up_to: float) -> NDArray[np.flo
         widths.append(float(inputs.node_per_second * inputs.node_utilisation))
     end = min(up_to, MAX_STEPS * min(widths))
     steps = [np.arange(1, end / width) * width for width in widths]
-    return np.unique(np.minimum(np.concatenate([*steps, [end]]), end))
+    rates = np.unique(np.minimum(np.concatenate([*steps, [end]]), end))
+    apart: NDArray[np.float64] = rates[np.append(np.diff(rates) > ROUNDING * rates[1:], True)]
+    return apart
 
 
 def _edge_over_cloud(inputs: CostInputs, billing: Billing, rates: NDArray[np.float64]) -> NDArray[np.float64]:
