@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -23,7 +22,8 @@ import numpy as np
 
 from router.errors import BackendError, BackendFailed, BackendTimeout
 from router.model import Tensor, Tensors
-from router.types import Reply
+from router.ports import Call
+from router.types import EncodedImage, Reply
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,43 @@ class Bounds:
     size: int
 
 
+class Promise(Protocol):
+    """Where somebody waits for an answer, as asyncio's futures do it."""
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def done(self) -> bool:
+        """Whether nobody waits any more, or it was given."""
+        ...
+
+    def set_result(self, result: Reply | BackendError) -> None:
+        """Gives the answer."""
+        ...
+
+
+class Kept:
+    """An answer that whoever asked looks up afterwards: nobody can leave before it is there."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Reply | BackendError
+
+    def cancelled(self) -> bool:
+        """Never."""
+        return False
+
+    def done(self) -> bool:
+        """Whether it is there."""
+        return hasattr(self, "value")
+
+    def set_result(self, result: Reply | BackendError) -> None:
+        """Keeps it."""
+        self.value = result
+
+
 class Member:
     """One request."""
 
@@ -79,7 +116,7 @@ class Member:
         size: int,
         deadline: float,
         asked: float,
-        answer: asyncio.Future[Reply | BackendError],
+        answer: Promise,
         late: Callable[[float], None] | None = None,
     ) -> None:
         self.inputs = inputs
@@ -156,6 +193,34 @@ class Queue:
                 return member
             member.answer.set_result(_too_late())
         return None
+
+
+def run_now(
+    calls: Sequence[Call], deadlines: Sequence[float], run: Run, bounds: Bounds, clock: Callable[[], float]
+) -> list[Reply | BackendError]:
+    """Runs the model on each of these before it returns, on several at a time where they may share a run.
+
+    Args:
+        calls: Their payloads are tensors.
+        deadlines: Of each, seconds on the clock; if it has passed when its run is due, there is none.
+        run: Runs the model.
+        bounds: How much may share a run.
+        clock: Gives seconds.
+
+    Returns:
+        What came of each, in the same order.
+    """
+    asked = clock()
+    queue = Queue(bounds, clock)
+    answers = []
+    for call, deadline in zip(calls, deadlines, strict=True):
+        inputs, kept = call.payload, Kept()
+        assert not isinstance(inputs, EncodedImage)
+        answers.append(kept)
+        queue.put(Member(inputs, call.rows, call.payload_bytes, deadline, asked, kept))
+    while members := queue.take():
+        settle(run_batch(members, run, None, clock))
+    return [kept.value for kept in answers]
 
 
 def run_batch(members: Iterable[Member], run: Run, stop: Stop | None, clock: Callable[[], float]) -> list[Answered]:

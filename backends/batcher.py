@@ -76,13 +76,12 @@ class Batcher:
             BackendTimeout: The deadline passed first.
             BackendError: The run failed on these inputs.
         """
-        answered = asyncio.get_running_loop().create_future()
-        member = Member(inputs, rows, size, deadline, self._clock(), answered)
-        self._queue.put(member)
+        promise: asyncio.Future[Reply | BackendError] = asyncio.get_running_loop().create_future()
+        self._queue.put(Member(inputs, rows, size, deadline, self._clock(), promise))
         if self._under_way is None:
             self._begin()
         try:
-            answer = await member.answer
+            answer = await promise
         except asyncio.CancelledError:
             if self._under_way is not None:
                 self._under_way.stop_if_deserted()

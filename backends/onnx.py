@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from backends.batch import Bounds
+from backends.batch import Bounds, run_now
 from backends.batch_size import MOST_ROWS, rows_that_pay
 from backends.batcher import Batcher
 from backends.golden import golden_path, proving, read_golden
@@ -116,7 +117,7 @@ class OnnxBackend:
         threads = max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")
 
-    async def open(self, model: ModelSpec, variant: OnnxVariant) -> Versions[OnnxServable]:
+    async def open(self, model: ModelSpec, variant: OnnxVariant) -> OnnxVersions:
         """Loads the file, holds it against the model's spec, warms it up and has it answer its golden inputs.
 
         Another file of the same name takes its place later in the same way, without a request being lost.
@@ -146,7 +147,7 @@ class OnnxBackend:
         async def load() -> OnnxServable:
             return await asyncio.to_thread(read)
 
-        return Versions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
+        return OnnxVersions(await load(), load, lambda: stamp_of(path, golden), seen, variant.label)
 
     async def close(self) -> None:
         """Lets the threads go."""
@@ -159,6 +160,18 @@ class _Sharing:
 
     in_turn: TurnBatcher
     beside: Batcher
+
+
+class OnnxVersions(Versions["OnnxServable"]):
+    """A model whose file may be replaced while it serves, and that runs on the event loop itself where it is quick."""
+
+    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
+        """Whether the version in force would. See `router.ports.RunsInline`."""
+        return self.in_force.runs_inline(calls, payload_bytes)
+
+    def infer_inline(self, calls: Sequence[Call], deadlines: Sequence[float]) -> list[Reply | BackendError]:
+        """Runs the version in force. See `router.ports.RunsInline`."""
+        return self.in_force.infer_inline(calls, deadlines)
 
 
 class OnnxServable:
@@ -176,6 +189,7 @@ class OnnxServable:
         self._threads = threads
         self.runtime = Runtime(loaded.provider, loaded.missing, loaded.sha256)
         self._sharing: _Sharing | None = None
+        self._bounds = Bounds(1, options.max_batch_bytes)
 
     async def infer(self, call: Call, deadline: float) -> Reply:
         """Runs the model: inline if a payload of this size is known to be quick, else in a thread.
@@ -195,6 +209,18 @@ class OnnxServable:
         batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
         return await batcher.infer(inputs, call.rows, size, deadline)
 
+    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
+        """Whether it is known to be quick with a payload of this size. See `router.ports.RunsInline`."""
+        expected_s = self._expected_s.get(payload_bytes.bit_length(), INLINE_BELOW_S)
+        sharing = self._sharing
+        if sharing is None:
+            return calls * expected_s < INLINE_BELOW_S
+        return sharing.beside.idle and expected_s < (INLINE_BELOW_S if calls == 1 else SHARED_BESIDE_ABOVE_S)
+
+    def infer_inline(self, calls: Sequence[Call], deadlines: Sequence[float]) -> list[Reply | BackendError]:
+        """Runs the model on each of these, on several at a time where it gains by it."""
+        return run_now(calls, deadlines, self._run, self._bounds, time.monotonic)
+
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """A loaded session is ready; whether it works, only running it tells."""
         if not synthetic:
@@ -213,7 +239,7 @@ class OnnxServable:
         if self._model.batchable and self._options.max_batch_rows != 1:
             rows = self._rows_to_share()
             if rows > 1:
-                bounds = Bounds(rows, self._options.max_batch_bytes)
+                self._bounds = bounds = Bounds(rows, self._options.max_batch_bytes)
                 self._sharing = _Sharing(
                     TurnBatcher(self._run, bounds, time.monotonic),
                     Batcher(self._run, ort.RunOptions, self._threads, bounds, time.monotonic),

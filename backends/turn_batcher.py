@@ -6,6 +6,7 @@ requests in a batch, this holds: nobody waits for longer than the turn takes tha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from backends.batch import Bounds, Member, Queue, Run, run_batch, settle
@@ -46,10 +47,10 @@ class TurnBatcher(Turns):
             BackendError: The run failed on these inputs.
         """
         loop = self._loop or self._running_loop()
-        member = Member(inputs, rows, size, deadline, self._clock(), loop.create_future())
-        self._queue.put(member)
+        promise: asyncio.Future[Reply | BackendError] = loop.create_future()
+        self._queue.put(Member(inputs, rows, size, deadline, self._clock(), promise))
         self._gather()
-        answer = await member.answer
+        answer = await promise
         if isinstance(answer, BackendError):
             raise answer
         return answer

@@ -93,12 +93,13 @@ class TurnSender(Turns):
         """
         loop = self._running_loop()
         now = self._clock()
-        member = Member(inputs, rows, size, deadline, now, loop.create_future(), late)
+        promise: asyncio.Future[Reply | BackendError] = loop.create_future()
+        member = Member(inputs, rows, size, deadline, now, promise, late)
         timer = loop.call_later(deadline - now, _give_up, member)
         self._queue.put(member)
         self._gather()
         try:
-            answer = await member.answer
+            answer = await promise
         finally:
             timer.cancel()
         if isinstance(answer, BackendError):

@@ -117,6 +117,13 @@ class Admission:
             return None
         return self._queue_up(priority, deadline, now, expected_s)
 
+    def enter_at_once(self) -> bool:
+        """Lets a call in if nobody waits and there is room: it counts as in flight then. Returns whether."""
+        if self.in_flight < self.limit.value and not self._queue:
+            self.in_flight += 1
+            return True
+        return False
+
     def leave(self, now: float) -> None:
         """A call ended. Whoever is next may go ahead."""
         self.in_flight -= 1

@@ -118,7 +118,7 @@ class Dispatch:
             except BaseException as error:
                 self._translate(error, attempt, target, record, limit, charged)
                 raise
-            self._check(reply, inferences, attempt)
+            check_reply(reply, self.model, inferences, attempt, self.clock() > self.deadline)
             if trial:
                 instance.latency.vouched(size)
             record.queue_s, record.network_s, record.compute_s = reply.queue_s, reply.network_s, reply.compute_s
@@ -177,15 +177,6 @@ class Dispatch:
             raise
         return self.clock() - asked
 
-    def _check(self, reply: Reply, rows: int, attempt: Attempt) -> None:
-        """Refuses an answer that came too late, or that is not one row for each row asked."""
-        if self.clock() > self.deadline:
-            raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
-        if self.model.batchable:
-            for name in self.model.outputs:
-                if len(reply.outputs[name]) != rows:
-                    raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
-
     async def _payload(self, attempt: Attempt, record: AttemptRecord, seconds: float, rows: Rows | None) -> Payload:
         """What this attempt sends: the request's payload, staged if the attempt says so, less the rows answered."""
         image = self.request.payload
@@ -211,3 +202,18 @@ class Dispatch:
             raise
         record.stages_s = self.clock() - started
         return tensors
+
+
+def check_reply(reply: Reply, model: ModelSpec, rows: int, attempt: Attempt, late: bool) -> None:
+    """Refuses an answer that came too late, or that is not one row for each row asked.
+
+    Raises:
+        BackendTimeout: It came after the deadline.
+        BackendFailed: It has other rows.
+    """
+    if late:
+        raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
+    if model.batchable:
+        for name in model.outputs:
+            if len(reply.outputs[name]) != rows:
+                raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")

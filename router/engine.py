@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 
+from router.cascade import confident_rows
 from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
 from router.device import DeviceHealth
 from router.dispatch import Dispatch
@@ -19,19 +20,24 @@ from router.errors import (
     RouterError,
     UnknownModel,
 )
-from router.execution import Answer, Execution
+from router.execution import Execution
 from router.extras import Extras
 from router.generation import Generation, World, open_generation
+from router.inline import Begun, try_inline
 from router.instance import Instance
 from router.ledger import Ledger
+from router.model import ModelSpec, Tensor
+from router.plan import Attempt
 from router.planner import Planner, Prepared
 from router.ports import Backend, Observer, Preprocess, Runtime
 from router.purse import Purse, Purses
 from router.snapshot import Snapshot
 from router.types import (
     UNCLASSIFIED,
+    AttemptRecord,
     InferenceRequest,
     InferenceResponse,
+    Reply,
     Route,
 )
 
@@ -211,22 +217,43 @@ class Engine:
             DeadlineExceeded: None answered in time.
             RouterError: In its other kinds, as the attempts raised them.
         """
-        started = self._clock()
-        prepared = self._planner.prepared_for(request)
-        self._observer.planned(self._clock() - started)
-        for backend in prepared.blocked:
-            self._observer.residency_blocked(backend, request.data_class)
-        deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
-        self._extras.requests += 1
-        dispatch = Dispatch(request, prepared.model.spec, deadline, self._clock, self._preprocess)
+        return await self.go_on(self._begin(request))
+
+    def infer_inline(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | RouterError | Begun]:
+        """Answers those requests that can be answered without a wait: several of a kind take little longer than one.
+
+        Args:
+            requests: As for `infer`.
+
+        Returns:
+            For each, in the same order: its answer; or an error; or that it was begun, which is to `go_on`.
+        """
+        results: list[InferenceResponse | RouterError | Begun] = []
+        for request in requests:
+            try:
+                results.append(self._begin(request))
+            except RouterError as error:
+                results.append(error)
+        try_inline([begun for begun in results if isinstance(begun, Begun)], self._clock)
+        for index, begun in enumerate(results):
+            if isinstance(begun, Begun) and begun.first is not None:
+                record, reply = begun.first
+                attempt = begun.steps[0][0]
+                if isinstance(reply, Reply) and _is_final(reply.outputs, begun.prepared.model.spec, attempt):
+                    results[index] = self._respond(begun, [record], attempt, reply.outputs, attempt.degraded, "")
+        return results
+
+    async def go_on(self, begun: Begun) -> InferenceResponse:
+        """Answers a request that was begun. Raises as `infer` does."""
+        request, prepared = begun.request, begun.prepared
+        dispatch = Dispatch(request, prepared.model.spec, begun.deadline, self._clock, self._preprocess)
         execution = Execution(dispatch, self._extras)
         leases = self._planner.world.generation.leases
         leases.count += 1
         try:
             if not prepared.steps:
                 raise self._planner.refusal(prepared, request.data_class, self._clock())
-            explores = prepared.explore and self._extras.may_explore()
-            answer = await execution.run(prepared.explore if explores else prepared.steps)
+            answer = await execution.run(begun.steps, begun.first)
         except RouterError as error:
             self._observer.failed(request.model, prepared.policy, error, execution.attempts)
             raise
@@ -244,9 +271,7 @@ class Engine:
                 if record.outcome is Outcome.DROPPED:
                     self.refresh()
                     break
-        response = self._respond(request, prepared, execution, answer)
-        self._observer.answered(response)
-        return response
+        return self._respond(begun, execution.attempts, answer.attempt, answer.outputs, answer.degraded, answer.reason)
 
     def sense(self, health: DeviceHealth) -> None:
         """Learns how the device is; to be told every second or so."""
@@ -256,19 +281,40 @@ class Engine:
         """Brings the snapshot up to date; plans made against the old one are forgotten."""
         self._planner.refresh(self._clock())
 
+    def _begin(self, request: InferenceRequest) -> Begun:
+        """Plans a request."""
+        started = self._clock()
+        prepared = self._planner.prepared_for(request)
+        self._observer.planned(self._clock() - started)
+        for backend in prepared.blocked:
+            self._observer.residency_blocked(backend, request.data_class)
+        deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
+        self._extras.requests += 1
+        explores = prepared.explore and self._extras.may_explore()
+        return Begun(request, prepared, prepared.explore if explores else prepared.steps, deadline)
+
     def _respond(
-        self, request: InferenceRequest, prepared: Prepared, execution: Execution, answer: Answer
+        self,
+        begun: Begun,
+        attempts: list[AttemptRecord],
+        attempt: Attempt,
+        outputs: dict[str, Tensor],
+        degraded: bool,
+        reason: str,
     ) -> InferenceResponse:
+        request, prepared = begun.request, begun.prepared
         route = Route(
-            policy=prepared.policy,
-            backend=answer.attempt.backend,
-            variant=answer.attempt.variant,
-            degraded=answer.degraded,
-            reason=prepared.plan.reason + answer.reason,
-            attempts=execution.attempts,
-            latency_s=self._clock() - request.arrived,
+            prepared.policy,
+            attempt.backend,
+            attempt.variant,
+            degraded,
+            prepared.plan.reason + reason,
+            attempts,
+            self._clock() - request.arrived,
         )
-        return InferenceResponse(request.id, prepared.model.spec, answer.outputs, route)
+        response = InferenceResponse(request.id, prepared.model.spec, outputs, route)
+        self._observer.answered(response)
+        return response
 
     async def _tick(self) -> None:
         while True:
@@ -301,3 +347,7 @@ class Engine:
             await earlier
         await generation.leases.ended()
         await generation.close_all_but(successor)
+
+
+def _is_final(outputs: dict[str, Tensor], model: ModelSpec, attempt: Attempt) -> bool:
+    return attempt.accept_if is None or bool(confident_rows(outputs, model, attempt.accept_if).all())

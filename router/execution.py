@@ -24,7 +24,7 @@ from router.instance import CANCELLED
 from router.model import Tensor
 from router.plan import Attempt, cut_off
 from router.target import Target
-from router.types import ON_PREMISES, AttemptRecord, Role
+from router.types import ON_PREMISES, AttemptRecord, Reply, Role
 
 UNCONFIDENT = "unconfident"
 """How a record names an answer that was not final."""
@@ -34,6 +34,8 @@ HEDGE_LOST = "hedge-lost"
 
 Step = tuple[Attempt, Target]
 
+Tried = tuple[AttemptRecord, Reply | BackendError]
+"""An attempt that was made: its record, and what came of it."""
 
 Turn = tuple[float, bool]
 """An attempt's turn: until when, and whether it is made against the prediction that it does not fit."""
@@ -80,8 +82,12 @@ class Execution:
         self._notes = ""
         self.attempts: list[AttemptRecord] = []
 
-    async def run(self, steps: tuple[Step, ...]) -> Answer:
+    async def run(self, steps: tuple[Step, ...], first: Tried | None = None) -> Answer:
         """Tries the steps in order, those without enough time left out, some of them side by side.
+
+        Args:
+            steps: The steps.
+            first: The first of them as it went, if it was made already.
 
         Raises:
             DeadlineExceeded: The deadline passed first.
@@ -90,6 +96,11 @@ class Execution:
             RouterError: An error after which no other attempt makes sense.
         """
         index = 0
+        if first is not None:
+            index = 1
+            answer = self._first(steps[0][0], *first)
+            if answer is not None:
+                return answer
         while index < len(steps):
             turn = self._turn(steps, index)
             if turn is None:
@@ -107,6 +118,15 @@ class Execution:
             self._held.reason = f"; below the threshold, and no other backend answered{self._mishaps()}"
             return self._held
         raise self._failure(self._last)
+
+    def _first(self, attempt: Attempt, record: AttemptRecord, reply: Reply | BackendError) -> Answer | None:
+        """Takes in the first attempt, which was made already. Returns the answer if it is final."""
+        self.attempts.append(record)
+        if isinstance(reply, Reply):
+            return self._take(attempt, reply.outputs, None, record)
+        record.error = reply.code
+        self._last = reply
+        return None
 
     def _turn(self, steps: Sequence[Step], index: int) -> Turn | None:
         """When this attempt must end; None if its turn is skipped for want of time, which is noted."""

@@ -13,7 +13,7 @@ from router.errors import BackendError, BackendTimeout, BackendUnavailable, Outc
 from router.latency import LatencyEstimator
 from router.limit import ConcurrencyLimit
 from router.model import ModelSpec
-from router.ports import Backend, Servable, VariantOptions, synthetic_call
+from router.ports import Backend, RunsInline, Servable, VariantOptions, synthetic_call
 from router.recent import size_class
 from router.time_limits import TimeLimits
 from router.types import ON_PREMISES, AttemptRecord, Reply
@@ -63,6 +63,9 @@ class Instance:
         variant: The variant's options.
         servable: The opened model, or the error that opening it ended in.
         now: Monotonic seconds.
+
+    Attributes:
+        inline: The opened model, if it can run on the event loop itself.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Instance:
         self.backend = backend
         self.model = model
         self.variant = variant
-        self.servable = servable
+        self._serve_with(servable)
         self.breaker = Breaker(now)
         self.latency = LatencyEstimator()
         self.admission = Admission(ConcurrencyLimit(), MOST_WAITING)
@@ -84,6 +87,10 @@ class Instance:
         self.limits = TimeLimits()
         self._asked_at: float | None = None
         self._tried: dict[int, float] = {}
+
+    def _serve_with(self, servable: Servable | BackendError) -> None:
+        self.servable = servable
+        self.inline = servable if isinstance(servable, RunsInline) else None
 
     def serves(self, backend: Backend, model: ModelSpec, variant: VariantOptions) -> bool:
         """Whether it is what a policy file asks for, so that it can be kept, connection, health and all."""
@@ -117,7 +124,7 @@ class Instance:
     async def _probe_once(self, clock: Callable[[], float], synthetic: bool) -> Reply | None:
         """Asks for readiness, and if `synthetic` for a made-up inference too, whose reply it returns."""
         if isinstance(self.servable, BackendError):
-            self.servable = await _open(self.backend, self.model, self.variant)
+            self._serve_with(await _open(self.backend, self.model, self.variant))
         if isinstance(self.servable, BackendError):
             raise self.servable
         seconds = self._patience_s()

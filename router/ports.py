@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from router.errors import RouterError
+from router.errors import BackendError, RouterError
 from router.model import ImageSpec, ModelSpec, Tensor
 from router.types import (
     UNCLASSIFIED,
@@ -123,6 +123,32 @@ class Servable(Protocol):
 
     async def close(self) -> None:
         """Frees what it holds. Nothing is in flight when this is called."""
+        ...
+
+
+@runtime_checkable
+class RunsInline(Protocol):
+    """A servable that can run its model on the event loop itself, where that is quicker than to wait for it."""
+
+    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
+        """Whether it would now: nothing that runs already is to be waited for, and the loop not to be held up.
+
+        Args:
+            calls: How many calls there are.
+            payload_bytes: The size of the largest.
+        """
+        ...
+
+    def infer_inline(self, calls: Sequence[Call], deadlines: Sequence[float]) -> Sequence[Reply | BackendError]:
+        """Runs the model on each of these, on several at a time where it can.
+
+        Args:
+            calls: What to infer; tensors.
+            deadlines: Of each, monotonic seconds; if it has passed when its run is due, there is none.
+
+        Returns:
+            What came of each, in the same order. It raises nothing.
+        """
         ...
 
 
