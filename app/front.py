@@ -1,6 +1,6 @@
 """The inference routes as bare ASGI: read, decode, `Engine.infer`, encode, send. Every other path goes to FastAPI.
 
-A FastAPI route that does nothing costs more than everything here together; that is why these are apart.
+Most requests do not even get here: see `fast_path`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
-from app.codec import native, oip
+from app.codec import native
 from app.codec.explanation import explain
 from app.codec.facts import by_name
-from app.codec.problem import ErrorDocument, Header, oip_error, problem
 from app.compression import compressed
+from app.dialects import NATIVE, OIP, Answered, Dialect, Headers, spoken_at
 from app.hang_up import HangUp, HangUps
 from app.http import BodyReader, Receive, Scope, Send, respond
 from router.engine import Engine
@@ -23,12 +23,6 @@ from router.errors import InternalError, RouterError
 log = logging.getLogger(__name__)
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Mapping[bytes, bytes]
-
-_JSON: list[Header] = [(b"content-type", b"application/json")]
-
-Answered = tuple[bytes, list[Header]]
-"""The body of an answer, and its headers."""
 
 
 class Front:
@@ -62,48 +56,45 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers the inference routes; hands on the rest."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            path: str = scope["path"]
-            if path == "/infer":
-                return await self._serve(scope, receive, send, self._answer_native, problem)
-            if path.startswith("/v2/models/") and path.endswith(("/infer", "/infer/")):
-                return await self._serve(scope, receive, send, self._answer_oip, oip_error)
+            dialect = spoken_at(scope["path"])
+            if dialect is not None:
+                return await self._infer(scope, receive, send, dialect)
         assert self._behind is not None, "before() puts it before an application"
         await self._behind(scope, receive, send)
 
     async def native(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /infer`."""
-        await self._serve(scope, receive, send, self._answer_native, problem)
-
-    async def explain(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`POST /route/explain`: the body of `/infer`, but nothing is executed."""
-        await self._serve(scope, receive, send, self._explain, problem)
+        await self._infer(scope, receive, send, NATIVE)
 
     async def oip(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
-        await self._serve(scope, receive, send, self._answer_oip, oip_error)
+        await self._infer(scope, receive, send, OIP)
 
-    async def _answer_native(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
-        request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-        return native.encode(await self._engine.infer(request)), _JSON
+    async def explain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /route/explain`: the body of `/infer`, but nothing is executed."""
 
-    async def _explain(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
-        request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-        return explain(self._engine, request), _JSON
+        async def answer(body: bytes, headers: Headers, arrived: float) -> Answered:
+            request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
+            return explain(self._engine, request), [(b"content-type", b"application/json")]
 
-    async def _answer_oip(self, scope: Scope, body: bytes, headers: Headers, arrived: float) -> Answered:
-        model, version = oip.named_in(scope["path"])
-        request, wanted = oip.decode(body, headers, scope["query_string"], model, version, self._engine, arrived)
-        content, described = oip.encode(await self._engine.infer(request), wanted)
-        accepted = headers.get(b"accept-encoding")
-        return (content, described) if accepted is None else await compressed(content, described, accepted)
+        await self._serve(scope, receive, send, answer, NATIVE)
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
+        async def answer(body: bytes, headers: Headers, arrived: float) -> Answered:
+            request, wanted = dialect.read(scope["path"], scope["query_string"], headers, body, arrived, self._engine)
+            content, described = dialect.write(await self._engine.infer(request), wanted)
+            accepted = headers.get(b"accept-encoding") if dialect.compresses else None
+            return (content, described) if accepted is None else await compressed(content, described, accepted)
+
+        await self._serve(scope, receive, send, answer, dialect)
 
     async def _serve(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        answer: Callable[[Scope, bytes, Headers, float], Awaitable[Answered]],
-        describe: Callable[[RouterError], ErrorDocument],
+        answer: Callable[[bytes, Headers, float], Awaitable[Answered]],
+        dialect: Dialect,
     ) -> None:
         arrived = time.monotonic()
         hang_up: HangUp | None = None
@@ -111,7 +102,7 @@ class Front:
             headers = by_name(scope["headers"])
             body = await self._body.read(headers, receive)
             hang_up = self._hang_ups.watch(receive)
-            return await respond(send, 200, *await answer(scope, body, headers, arrived))
+            return await respond(send, 200, *await answer(body, headers, arrived))
         except RouterError as known:
             error = known
         except asyncio.CancelledError:
@@ -125,4 +116,4 @@ class Front:
             if hang_up is not None:
                 self._hang_ups.forget(hang_up)
         self._count_error(error)
-        await respond(send, *describe(error))
+        await respond(send, *dialect.describe(error))

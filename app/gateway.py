@@ -18,6 +18,7 @@ from app.api import make_api
 from app.auth import RequireKey
 from app.device_health import DeviceSensing, sources
 from app.device_metrics import DeviceCollector
+from app.fast_path import FastPath
 from app.front import ASGIApp, Front
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics, SnapshotCollector
@@ -40,10 +41,12 @@ class Gateway:
 
     Args:
         http: An ASGI callable, with whose lifespan the service starts and ends.
+        fast_path: Answers those requests to `http` that come whole and ask for nothing special.
         rpc: The gRPC server, to be bound before that and started after it; None where it is turned off.
     """
 
     http: ASGIApp
+    fast_path: FastPath
     rpc: RpcServer | None
 
 
@@ -103,9 +106,10 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
     front = Front(engine, settings.max_body_bytes, settings.body_timeout_s, metrics.error_answered)
     api = make_api(engine, policy_file, metrics.registry, statistics, front, lifecycle, lifespan)
     app: ASGIApp = front.before(api)
-    if settings.api_key is not None:
-        app = RequireKey(app, settings.api_key.get_secret_value(), metrics.error_answered)
-    return Gateway(app, rpc)
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    if key is not None:
+        app = RequireKey(app, key, metrics.error_answered)
+    return Gateway(app, FastPath(engine, settings.max_body_bytes, key, metrics.error_answered), rpc)
 
 
 def _make_rpc(

@@ -1,143 +1,172 @@
-"""uvicorn's HTTP protocol, which sends an answer in one piece where there is more than one to send.
+"""uvicorn's HTTP protocol, with a short way for inference requests that come whole and ask for nothing special.
 
-uvicorn writes an answer's head and its body apart, and uvloop makes a system call of each write. Under load over
-loopback the second one is a tenth of what `/infer` costs.
+uvicorn makes a task of each request, and of each answer two writes; for a model that runs in some microseconds that is
+a third of all. Whatever is not simple stays with uvicorn: other paths, bodies that come in pieces, pipelining,
+`100-continue`, upgrades, clients that do not read their answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-MOST_HELD = 1 << 16
-"""Bytes that may wait for the end of the turn. With more, the connection itself must say how fast they go out."""
-
-LONGEST_HELD_S = 0.0005
-"""Once something has waited for so long, the next answer that begins is not waited for."""
-
-WRITES_OF_ONE = 2
-"""uvicorn's writes for one answer: its head and its body."""
+from app.codec.problem import Header
+from app.fast_path import FastPath, Head
 
 
-class Outbox:
-    """What is written in one turn of the event loop, on any of a server's connections.
+class _Nobody:
+    """Nobody waits for more of a request that came whole."""
 
-    After a turn with several answers, those of the next go out together at its end, or sooner if it takes long: to wake
-    a client for each of them, for its head and for its body, costs more than they do. A lone answer is not held: the
-    end of a turn is tens of microseconds away, and a client that was woken by the head is awake when the body comes.
+    def set(self) -> None:
+        """Tells nobody."""
 
-    Args:
-        clock: Gives monotonic seconds.
+
+class Exchange:
+    """A request on the short way, and the way back. See `app.fast_path.Exchange`.
+
+    To uvicorn's protocol it is the exchange under way, in whose place a pipelined request waits for its turn.
 
     Attributes:
-        crowded: Whether the turn before had several answers.
+        response_complete, disconnected, keep_alive, message_event: As uvicorn has them.
     """
 
-    __slots__ = ("_clock", "_holding", "_since", "_writes", "crowded")
+    __slots__ = ("_protocol", "_task", "arrived", "body", "disconnected", "head", "keep_alive", "response_complete")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.crowded = False
-        self._clock = clock
-        self._writes = 0
-        self._holding: list[JoinedWrites] = []
-        self._since = 0.0
+    message_event: ClassVar = _Nobody()
 
-    def wrote(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Learns of a write on any connection."""
-        if self._writes == 0:
-            loop.call_soon(self._end_turn)
-        self._writes += 1
+    def __init__(self, protocol: HttpProtocol, head: Head, body: bytes, keep_alive: bool) -> None:
+        self.head = head
+        self.body = body
+        self.arrived = time.monotonic()
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+        self._protocol = protocol
+        self._task: asyncio.Task[None] | None = None
 
-    def hold(self, writes: JoinedWrites) -> None:
-        """Sees to it that what this connection writes in this turn is sent at its end."""
-        now = self._clock()
-        if not self._holding:
-            self._since = now
-        elif now - self._since > LONGEST_HELD_S:
-            self._send()
-            self._since = now
-        self._holding.append(writes)
+    def work(self, task: asyncio.Task[None]) -> None:
+        """Is told of the task that is going to answer."""
+        self._task = task
+        tasks = self._protocol.tasks
+        tasks.add(task)
+        task.add_done_callback(self._worked)
 
-    def _end_turn(self) -> None:
-        self.crowded = self._writes > WRITES_OF_ONE
-        self._writes = 0
-        self._send()
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._protocol.tasks.discard(task)
+        if not self.response_complete:  # it was cancelled: the time to shut down is over
+            self._protocol.transport.close()
 
-    def _send(self) -> None:
-        holding, self._holding = self._holding, []
-        for writes in holding:
-            writes.flush()
+    def hung_up(self) -> None:
+        """The client has left."""
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
 
-
-class JoinedWrites:
-    """A transport that sends what is written in one turn of the event loop in one piece, if others write too.
-
-    It has what uvicorn asks of a transport, and passes on whatever else is asked of it.
-
-    Args:
-        transport: The connection's own transport.
-        loop: Its event loop.
-        outbox: The server's.
-    """
-
-    __slots__ = ("_loop", "_outbox", "_pending", "_size", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._outbox = outbox
-        self._pending: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: bytes) -> None:
-        """Sends these bytes behind those that were written before: now, or with others at the end of the turn."""
-        self._outbox.wrote(self._loop)
-        if not self._pending:
-            if not self._outbox.crowded:
-                self._transport.write(data)
-                return
-            self._outbox.hold(self)
-        self._pending.append(data)
-        self._size += len(data)
-        if self._size > MOST_HELD:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sends what was written; nothing where the client has left."""
-        pending, self._pending, self._size = self._pending, [], 0
-        if pending and not self._transport.is_closing():
-            self._transport.writelines(pending)
-
-    def close(self) -> None:
-        """Closes the connection once all that was written is sent."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    def answer(self, status: int, body: bytes, headers: list[Header]) -> None:
+        """Sends the answer, in one piece."""
+        if not self.disconnected:
+            self.response_complete = True
+            self._protocol.answer(self, status, body, headers)
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
     Args:
-        outbox: The server's; the rest is uvicorn's.
+        fast_path: Answers what takes the short way; the rest is uvicorn's.
     """
 
-    def __init__(self, *args: Any, outbox: Outbox, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, fast_path: FastPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._outbox = outbox
+        self._fast_path = fast_path
+        self._head: Head | None = None
+        self._body = b""
+        self._exchange: Exchange | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
-        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop, self._outbox)))
+    def data_received(self, data: bytes) -> None:
+        """Some of a request has come."""
+        super().data_received(data)
+        if self._head is not None:
+            self._take_the_long_way()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is there."""
+        self._head = self._short_way()
+        if self._head is None:
+            super().on_headers_complete()
+        else:
+            self._body = b""
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body is there."""
+        if self._head is None:
+            super().on_body(body)
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        head, self._head = self._head, None
+        if head is None:
+            super().on_message_complete()
+        else:
+            self._begin(head, self._body, self.parser.should_keep_alive())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left, or the server has closed the connection."""
+        if self._exchange is not None:
+            self._exchange.hung_up()
+            self._exchange = None
+        super().connection_lost(exc)
+
+    def answer(self, exchange: Exchange, status: int, body: bytes, headers: list[Header]) -> None:
+        """Sends an answer."""
+        self._exchange = None
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not exchange.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        self.transport.write(b"".join(parts))
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _short_way(self) -> Head | None:
+        """What the head says, if the request may take the short way."""
+        parser = self.parser
+        if (
+            parser.get_method() != b"POST"
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or parser.get_http_version() != "1.1"
+            or parser.should_upgrade()
+            or self.flow.write_paused
+        ):
+            return None
+        return self._fast_path.head(self.url, self.headers)
+
+    def _take_the_long_way(self) -> None:
+        """Hands a request to uvicorn of which only a part has come."""
+        self._head = None
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+            if self._body:
+                super().on_body(self._body)
+
+    def _begin(self, head: Head, body: bytes, keep_alive: bool) -> None:
+        self._exchange = exchange = Exchange(self, head, body, keep_alive)
+        self.cycle = cast(Any, exchange)
+        self._fast_path.take(exchange)
 
 
-def http_protocol() -> type[asyncio.Protocol]:
+def http_protocol(fast_path: FastPath) -> type[asyncio.Protocol]:
     """What uvicorn is to call for each connection of one server."""
-    return cast(type[asyncio.Protocol], partial(HttpProtocol, outbox=Outbox(time.monotonic)))
+    return cast(type[asyncio.Protocol], partial(HttpProtocol, fast_path=fast_path))

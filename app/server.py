@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
+from app.fast_path import FastPath
 from app.front import ASGIApp
 from app.gateway import make_gateway
 from app.http_protocol import http_protocol
@@ -57,7 +58,7 @@ def serve(settings: Settings, announce: Announce) -> None:
     listeners = None if settings.fd is None else [_inherited(settings)]
     lifecycle = Lifecycle()
     gateway = make_gateway(settings, lifecycle)
-    config = uvicorn_config(gateway.http, settings)
+    config = uvicorn_config(gateway.http, gateway.fast_path, settings)
     # uvicorn shuts down in order on SIGTERM, then raises it again; this lets what runs around it end in order too.
     signal.signal(signal.SIGTERM, _exit)
     server = _Server(config, gateway.rpc, announce, lifecycle, settings.drain_notice_s)
@@ -71,14 +72,14 @@ def serve(settings: Settings, announce: Announce) -> None:
         raise SystemExit(1)
 
 
-def uvicorn_config(http: ASGIApp, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(http: ASGIApp, fast_path: FastPath, settings: Settings) -> uvicorn.Config:
     """How uvicorn is to serve the gateway's HTTP front."""
     return uvicorn.Config(
         http,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=http_protocol(),
+        http=http_protocol(fast_path),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.gateway import make_gateway
+from app.gateway import Gateway, make_gateway
 from app.http_protocol import http_protocol
 from app.lifecycle import Lifecycle
 from app.settings import Settings
@@ -36,10 +36,10 @@ def fastapi() -> FastAPI:
     return app
 
 
-def gateway() -> Any:
+def gateway() -> Gateway:
     """The whole gateway, with a state folder of its own."""
     settings = Settings(grpc_port=None, state_dir=Path(tempfile.mkdtemp(prefix="hybrid-router-")))
-    return make_gateway(settings, Lifecycle()).http
+    return make_gateway(settings, Lifecycle())
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -54,13 +54,19 @@ class AnnouncingServer(uvicorn.Server):
 
 def main(name: str) -> None:
     """Serves one of them until SIGTERM."""
-    apps: dict[str, Any] = {"bare": lambda: bare, "fastapi": fastapi, "gateway": gateway}
+    app: Any = bare
+    http: Any = "httptools"
+    if name == "fastapi":
+        app = fastapi()
+    elif name == "gateway":
+        whole = gateway()
+        app, http = whole.http, http_protocol(whole.fast_path)
     lifespan: Any = "off" if name == "bare" else "on"
     config = uvicorn.Config(
-        apps[name](),
+        app,
         port=0,
         loop="uvloop",
-        http=http_protocol() if name == "gateway" else "httptools",
+        http=http,
         ws="none",
         lifespan=lifespan,
         access_log=False,

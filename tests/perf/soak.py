@@ -127,11 +127,12 @@ def main(context: click.Context, minutes: int, minute: float, rate: float) -> No
 @main.command()
 def serve() -> None:
     """Be the gateway that is looked at, until SIGTERM."""
+    whole = gateway()
     config = uvicorn.Config(
-        with_tasks(gateway()),
+        with_tasks(whole.http),
         port=0,
         loop="uvloop",
-        http=http_protocol(),
+        http=http_protocol(whole.fast_path),
         ws="none",
         access_log=False,
         log_level="warning",

@@ -1,0 +1,183 @@
+"""Answers inference requests without ASGI, a task and a coroutine: those of one turn of the event loop together.
+
+Every request that is whole when its first bytes are there, and asks for nothing special, comes here straight from the
+HTTP protocol. What the engine can answer on the spot is answered on the spot, and only the rest gets a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from app.codec.facts import by_name
+from app.codec.problem import Header
+from app.dialects import Dialect, spoken_at
+from backends.turns import Turns
+from router.engine import Engine
+from router.errors import InternalError, InvalidField, RouterError
+from router.inline import Begun
+from router.types import InferenceRequest, InferenceResponse
+
+log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 32
+"""Requests that are answered together: the first is not to wait for more of them."""
+
+_UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
+
+
+class Head:
+    """What the head of a request says.
+
+    Args:
+        dialect: What is spoken at its path.
+        path: The path.
+        headers: By lower-case name.
+        length: Of the body that follows, bytes.
+    """
+
+    __slots__ = ("dialect", "headers", "length", "path")
+
+    def __init__(self, dialect: Dialect, path: str, headers: dict[bytes, bytes], length: int) -> None:
+        self.dialect = dialect
+        self.path = path
+        self.headers = headers
+        self.length = length
+
+
+class Exchange(Protocol):
+    """A request that has come, and the way back to whoever sent it.
+
+    Attributes:
+        head: Its head.
+        body: Its whole body.
+        arrived: When it came, monotonic seconds.
+        disconnected: Whether its client has left.
+    """
+
+    head: Head
+    body: bytes
+    arrived: float
+    disconnected: bool
+
+    def answer(self, status: int, body: bytes, headers: list[Header]) -> None:
+        """Sends the answer; nothing if the client has left."""
+        ...
+
+    def work(self, task: asyncio.Task[None]) -> None:
+        """Is told of the task that is going to answer it, and that is cancelled if the client leaves before."""
+        ...
+
+
+class FastPath(Turns):
+    """See the module.
+
+    Args:
+        engine: Answers the requests.
+        max_body_bytes: What is larger is for others to refuse.
+        key: The key that requests have to bring, if one is set.
+        count_error: Told of every error that is answered.
+    """
+
+    __slots__ = ("_count_error", "_engine", "_exchanges", "_key", "_max_body_bytes")
+
+    def __init__(
+        self, engine: Engine, max_body_bytes: int, key: str | None, count_error: Callable[[RouterError], None]
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._max_body_bytes = max_body_bytes
+        self._key = None if key is None else f"Bearer {key}".encode()
+        self._count_error = count_error
+        self._exchanges: list[Exchange] = []
+
+    def head(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Head | None:
+        """What the head of a POST request says; None if it takes the long way.
+
+        Args:
+            url: As the request line has it.
+            headers: With lower-case names.
+        """
+        if b"%" in url or b"?" in url or not url.isascii():
+            return None
+        path = url.decode()
+        dialect = spoken_at(path)
+        if dialect is None:
+            return None
+        try:
+            named = by_name(headers)
+        except InvalidField:
+            return None
+        length = named.get(b"content-length", b"")
+        if not named.keys().isdisjoint(_UNUSUAL) or not length.isdigit() or len(length) > 18:
+            return None
+        if int(length) > self._max_body_bytes or (dialect.compresses and b"accept-encoding" in named):
+            return None
+        if self._key is not None and not hmac.compare_digest(named.get(b"authorization", b""), self._key):
+            return None
+        return Head(dialect, path, named, int(length))
+
+    def take(self, exchange: Exchange) -> None:
+        """Answers a request, alone or with others that come in the same turn."""
+        if self.alone():
+            self._answer((exchange,))
+        else:
+            self._exchanges.append(exchange)
+            self._gather()
+
+    def _end(self) -> None:
+        exchanges, self._exchanges = self._exchanges, []
+        for start in range(0, len(exchanges), MOST_AT_ONCE):
+            self._answer(exchanges[start : start + MOST_AT_ONCE])
+
+    def _answer(self, exchanges: Sequence[Exchange]) -> None:
+        """Answers these, or sets about it."""
+        requests: list[InferenceRequest] = []
+        asked: list[tuple[Exchange, Any]] = []
+        for exchange in exchanges:
+            if exchange.disconnected:
+                continue
+            head = exchange.head
+            try:
+                request, wanted = head.dialect.read(
+                    head.path, b"", head.headers, exchange.body, exchange.arrived, self._engine
+                )
+            except Exception as error:
+                self._refuse(exchange, error)
+            else:
+                requests.append(request)
+                asked.append((exchange, wanted))
+        for (exchange, wanted), result in zip(asked, self._engine.infer_inline(requests), strict=True):
+            if isinstance(result, InferenceResponse):
+                self._send(exchange, wanted, result)
+            elif isinstance(result, Begun):
+                exchange.work(self._running_loop().create_task(self._go_on(exchange, wanted, result), name="infer"))
+            else:
+                self._refuse(exchange, result)
+
+    async def _go_on(self, exchange: Exchange, wanted: Any, begun: Begun) -> None:
+        try:
+            response = await self._engine.go_on(begun)
+        except Exception as error:
+            self._refuse(exchange, error)
+        else:
+            self._send(exchange, wanted, response)
+
+    def _send(self, exchange: Exchange, wanted: Any, response: InferenceResponse) -> None:
+        try:
+            body, headers = exchange.head.dialect.write(response, wanted)
+        except Exception as error:
+            self._refuse(exchange, error)
+        else:
+            exchange.answer(200, body, headers)
+
+    def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        if not isinstance(error, RouterError):
+            log.error("a request failed in a way that nobody foresaw", exc_info=error)
+            error = InternalError("An unexpected error; the gateway's log has the details.")
+        self._count_error(error)
+        document = exchange.head.dialect.describe(error)
+        exchange.answer(document.status, document.body, document.headers)
