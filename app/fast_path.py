@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 32
 """Requests that are answered together: the first is not to wait for more of them."""
 
+MOST_HEADS = 1024
+LONGEST_HEAD = 2048
+"""Heads that are remembered, and bytes of one of them at most: two megabytes in all."""
+
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
 
 
@@ -80,9 +84,13 @@ class FastPath(Turns):
         max_body_bytes: What is larger is for others to refuse.
         key: The key that requests have to bring, if one is set.
         count_error: Told of every error that is answered.
+
+    Attributes:
+        heads: What heads say that came before, up to their empty line. Only of requests that may take the short way,
+            on connections that stay open.
     """
 
-    __slots__ = ("_count_error", "_engine", "_exchanges", "_key", "_max_body_bytes")
+    __slots__ = ("_count_error", "_engine", "_exchanges", "_key", "_max_body_bytes", "heads")
 
     def __init__(
         self, engine: Engine, max_body_bytes: int, key: str | None, count_error: Callable[[RouterError], None]
@@ -93,6 +101,14 @@ class FastPath(Turns):
         self._key = None if key is None else f"Bearer {key}".encode()
         self._count_error = count_error
         self._exchanges: list[Exchange] = []
+        self.heads: dict[bytes, Head] = {}
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """Learns what a head says, byte for byte: clients send the same one again and again."""
+        if len(raw) <= LONGEST_HEAD:
+            if len(self.heads) >= MOST_HEADS:
+                self.heads.clear()
+            self.heads[raw] = head
 
     def head(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Head | None:
         """What the head of a POST request says; None if it takes the long way.

@@ -17,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.codec.problem import Header
 from app.fast_path import FastPath, Head
 
+END_OF_HEAD = b"\r\n\r\n"
+
 
 class _Nobody:
     """Nobody waits for more of a request that came whole."""
@@ -86,12 +88,32 @@ class HttpProtocol(HttpToolsProtocol):
         self._head: Head | None = None
         self._body = b""
         self._exchange: Exchange | None = None
+        self._between = True
+        self._whole: Head | None = None
+        self._answered_at = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Some of a request has come."""
+        if not self._between:
+            return self._read(data)
+        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        head = self._fast_path.heads.get(data[:end])
+        if head is not None and end + head.length == len(data) and self._is_free():
+            return self._begin(head, data[end:], keep_alive=True)
+        self._read(data)
+        if self._whole is not None and end + self._whole.length == len(data):
+            self._fast_path.remember(data[:end], self._whole)
+
+    def _read(self, data: bytes) -> None:
+        self._whole = None
         super().data_received(data)
         if self._head is not None:
             self._take_the_long_way()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request is there."""
+        self._between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
@@ -110,11 +132,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        self._between = True
         head, self._head = self._head, None
         if head is None:
             super().on_message_complete()
-        else:
-            self._begin(head, self._body, self.parser.should_keep_alive())
+            return
+        keep_alive = self.parser.should_keep_alive()
+        if keep_alive:
+            self._whole = head
+        self._begin(head, self._body, keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or the server has closed the connection."""
@@ -138,20 +164,37 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(parts))
         if not exchange.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        self._answered_at = time.monotonic()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long enough: one timer, rather than one for each answer."""
+        left_s = self._answered_at + self.timeout_keep_alive - time.monotonic()
+        if self._exchange is not None:
+            left_s = self.timeout_keep_alive
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _short_way(self) -> Head | None:
         """What the head says, if the request may take the short way."""
         parser = self.parser
         if (
             parser.get_method() != b"POST"
-            or (self.cycle is not None and not self.cycle.response_complete)
             or parser.get_http_version() != "1.1"
             or parser.should_upgrade()
-            or self.flow.write_paused
+            or not self._is_free()
         ):
             return None
         return self._fast_path.head(self.url, self.headers)
+
+    def _is_free(self) -> bool:
+        """Whether nothing that came before is to be answered first, and the client reads its answers."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
     def _take_the_long_way(self) -> None:
         """Hands a request to uvicorn of which only a part has come."""
@@ -163,7 +206,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _begin(self, head: Head, body: bytes, keep_alive: bool) -> None:
         self._exchange = exchange = Exchange(self, head, body, keep_alive)
-        self.cycle = cast(Any, exchange)
+        self.cycle = exchange  # type: ignore[assignment]
         self._fast_path.take(exchange)
 
 
