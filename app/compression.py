@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from app.codec.problem import Headers
+
 INLINE_BYTES: Final = 16 << 10
 """What the event loop compresses by itself, in some 0.2 ms; larger answers are compressed in a thread."""
 
@@ -20,9 +22,7 @@ LEVEL: Final = 1
 _WINDOW_BITS: Final[Mapping[bytes, int]] = {b"gzip": 31, b"deflate": 15}
 
 
-async def compressed(
-    body: bytes, headers: list[tuple[bytes, bytes]], accepted: bytes
-) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+async def compressed(body: bytes, headers: Headers, accepted: bytes) -> tuple[bytes, Headers]:
     """An answer in the coding that is accepted, and its headers; as it is, where that is none of those known here.
 
     Args:
@@ -38,7 +38,7 @@ async def compressed(
         body = await asyncio.to_thread(_compress, body, bits)
     else:
         body = _compress(body, bits)
-    return body, [*headers, (b"content-encoding", coding), (b"vary", b"accept-encoding")]
+    return body, (*headers, (b"content-encoding", coding), (b"vary", b"accept-encoding"))
 
 
 def _compress(body: bytes, bits: int) -> bytes:

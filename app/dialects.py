@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.codec import native, oip
-from app.codec.problem import ErrorDocument, Header, oip_error, problem
+from app.codec.problem import ErrorDocument, Headers, oip_error, problem
 from router.engine import Engine
 from router.errors import RouterError
 from router.types import InferenceRequest, InferenceResponse
 
-Headers = Mapping[bytes, bytes]
-
-Answered = tuple[bytes, list[Header]]
+Answered = tuple[bytes, Headers]
 """The body of an answer, and its headers."""
 
-_JSON: list[Header] = [(b"content-type", b"application/json")]
+JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,24 +30,24 @@ class Dialect:
         compresses: Whether answers come compressed for those who ask for it.
     """
 
-    read: Callable[[str, bytes, Headers, bytes, float, Engine], tuple[InferenceRequest, Any]]
+    read: Callable[[str, bytes, Mapping[bytes, bytes], bytes, float, Engine], tuple[InferenceRequest, Any]]
     write: Callable[[InferenceResponse, Any], Answered]
     describe: Callable[[RouterError], ErrorDocument]
     compresses: bool
 
 
 def _read_native(
-    path: str, query: bytes, headers: Headers, body: bytes, arrived: float, engine: Engine
+    path: str, query: bytes, headers: Mapping[bytes, bytes], body: bytes, arrived: float, engine: Engine
 ) -> tuple[InferenceRequest, None]:
     return native.decode(body, headers, query, engine, arrived), None
 
 
 def _write_native(response: InferenceResponse, _: None) -> Answered:
-    return native.encode(response), _JSON
+    return native.encode(response), JSON
 
 
 def _read_oip(
-    path: str, query: bytes, headers: Headers, body: bytes, arrived: float, engine: Engine
+    path: str, query: bytes, headers: Mapping[bytes, bytes], body: bytes, arrived: float, engine: Engine
 ) -> tuple[InferenceRequest, oip.Wanted]:
     model, version = oip.named_in(path)
     return oip.decode(body, headers, query, model, version, engine, arrived)

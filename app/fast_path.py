@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from app.codec.facts import by_name
-from app.codec.problem import Header
-from app.dialects import Dialect, spoken_at
+from app.codec.problem import Headers
+from app.dialects import Answered, Dialect, spoken_at
 from backends.turns import Turns
 from router.engine import Engine
 from router.errors import InternalError, InvalidField, RouterError
@@ -67,7 +67,7 @@ class Exchange(Protocol):
     arrived: float
     disconnected: bool
 
-    def answer(self, status: int, body: bytes, headers: list[Header]) -> None:
+    def answer(self, status: int, body: bytes, headers: Headers) -> None:
         """Sends the answer; nothing if the client has left."""
         ...
 
@@ -166,13 +166,18 @@ class FastPath(Turns):
             else:
                 requests.append(request)
                 asked.append((exchange, wanted))
+        ready: list[tuple[Exchange, Answered]] = []
         for (exchange, wanted), result in zip(asked, self._engine.infer_inline(requests), strict=True):
             if isinstance(result, InferenceResponse):
-                self._send(exchange, wanted, result)
+                written = self._written(exchange, wanted, result)
+                if written is not None:
+                    ready.append((exchange, written))
             elif isinstance(result, Begun):
                 exchange.work(self._running_loop().create_task(self._go_on(exchange, wanted, result), name="infer"))
             else:
                 self._refuse(exchange, result)
+        for exchange, (body, headers) in ready:  # not before: each wakes a client, which wants the processor
+            exchange.answer(200, body, headers)
 
     async def _go_on(self, exchange: Exchange, wanted: Any, begun: Begun) -> None:
         try:
@@ -180,15 +185,17 @@ class FastPath(Turns):
         except Exception as error:
             self._refuse(exchange, error)
         else:
-            self._send(exchange, wanted, response)
+            written = self._written(exchange, wanted, response)
+            if written is not None:
+                exchange.answer(200, *written)
 
-    def _send(self, exchange: Exchange, wanted: Any, response: InferenceResponse) -> None:
+    def _written(self, exchange: Exchange, wanted: Any, response: InferenceResponse) -> Answered | None:
+        """An answer as it is sent; None if the client was told that it could not be written."""
         try:
-            body, headers = exchange.head.dialect.write(response, wanted)
+            return exchange.head.dialect.write(response, wanted)
         except Exception as error:
             self._refuse(exchange, error)
-        else:
-            exchange.answer(200, body, headers)
+            return None
 
     def _refuse(self, exchange: Exchange, error: Exception) -> None:
         if not isinstance(error, RouterError):

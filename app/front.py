@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from app.codec import native
 from app.codec.explanation import explain
 from app.codec.facts import by_name
 from app.compression import compressed
-from app.dialects import NATIVE, OIP, Answered, Dialect, Headers, spoken_at
+from app.dialects import JSON, NATIVE, OIP, Answered, Dialect, spoken_at
 from app.hang_up import HangUp, HangUps
 from app.http import BodyReader, Receive, Scope, Send, respond
 from router.engine import Engine
 from router.errors import InternalError, RouterError
 
 log = logging.getLogger(__name__)
+
+Headers = Mapping[bytes, bytes]
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -75,7 +77,7 @@ class Front:
 
         async def answer(body: bytes, headers: Headers, arrived: float) -> Answered:
             request = native.decode(body, headers, scope["query_string"], self._engine, arrived)
-            return explain(self._engine, request), [(b"content-type", b"application/json")]
+            return explain(self._engine, request), JSON
 
         await self._serve(scope, receive, send, answer, NATIVE)
 

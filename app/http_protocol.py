@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.codec.problem import Header
+from app.codec.problem import Headers
 from app.fast_path import FastPath, Head
 
 END_OF_HEAD = b"\r\n\r\n"
@@ -68,7 +68,7 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
 
-    def answer(self, status: int, body: bytes, headers: list[Header]) -> None:
+    def answer(self, status: int, body: bytes, headers: Headers) -> None:
         """Sends the answer, in one piece."""
         if not self.disconnected:
             self.response_complete = True
@@ -149,19 +149,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._exchange = None
         super().connection_lost(exc)
 
-    def answer(self, exchange: Exchange, status: int, body: bytes, headers: list[Header]) -> None:
+    def answer(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
         """Sends an answer."""
         self._exchange = None
-        parts = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not exchange.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-        self.transport.write(b"".join(parts))
+        head = _head(status, tuple(self.server_state.default_headers), headers, exchange.keep_alive)
+        self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         if not exchange.keep_alive:
             self.transport.close()
         self._answered_at = time.monotonic()
@@ -208,6 +200,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._exchange = exchange = Exchange(self, head, body, keep_alive)
         self.cycle = exchange  # type: ignore[assignment]
         self._fast_path.take(exchange)
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, default: Headers, headers: Headers, keep_alive: bool) -> bytes:
+    """The head of an answer but for its length; the date among the default headers changes once a second."""
+    lines = [b"%b: %b\r\n" % header for header in (*default, *headers)]
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    return STATUS_LINE[status] + b"".join(lines)
 
 
 def http_protocol(fast_path: FastPath) -> type[asyncio.Protocol]:

@@ -15,7 +15,7 @@ from backends.image import FORMATS, check_header
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, Outcome, UnsupportedMediaType
 from router.model import ModelSpec, Tensor, TensorSpec
-from router.types import AttemptRecord, EncodedImage, InferenceRequest, InferenceResponse, Payload
+from router.types import EncodedImage, InferenceRequest, InferenceResponse, Payload
 
 JSON = b"application/json"
 
@@ -103,46 +103,58 @@ def decode(
 def encode(response: InferenceResponse) -> bytes:
     """Writes an answer. Numbers that JSON does not have (NaN, infinities) are null."""
     route = response.route
-    attempts: list[bytes] = []
+    kinds: list[tuple[str, Outcome, str | None]] = []
+    numbers: list[float | bytes] = []
     cost_usd, bytes_out = 0.0, 0
     for record in route.attempts:
-        attempts.append(_attempt(record))
+        kinds.append((record.backend, record.outcome, record.error))
+        numbers += (
+            record.queue_s * 1000,
+            record.network_s * 1000,
+            record.compute_s * 1000,
+            record.stages_s * 1000,
+        )
         cost_usd += record.cost_usd
         bytes_out += record.bytes_out
-    return b"".join(
-        (
-            orjson.dumps(
-                {"id": response.id, "model": response.model.name, "outputs": response.outputs},
-                default=plain,
-                option=orjson.OPT_SERIALIZE_NUMPY,
-            )[:-1],
-            _route_start(route.policy, route.backend, route.variant, route.degraded, route.reason),
-            b",".join(attempts),
-            b'],"latency_ms":%.3f,"cost_usd":%a,"bytes_out":%d}}' % (route.latency_s * 1000, cost_usd, bytes_out),
-        )
+    numbers += (route.latency_s * 1000, _shortest(cost_usd), bytes_out)
+    answer = orjson.dumps(
+        {"id": response.id, "model": response.model.name, "outputs": response.outputs},
+        default=plain,
+        option=orjson.OPT_SERIALIZE_NUMPY,
     )
+    template = _route(route.policy, route.backend, route.variant, route.degraded, route.reason, tuple(kinds))
+    return answer[:-1] + template % tuple(numbers)
 
 
 @lru_cache(maxsize=1024)
-def _route_start(policy: str, backend: str, variant: str, degraded: bool, reason: str) -> bytes:
-    """What is the same for many answers, up to the opening of the attempts."""
+def _route(
+    policy: str,
+    backend: str,
+    variant: str,
+    degraded: bool,
+    reason: str,
+    kinds: tuple[tuple[str, Outcome, str | None], ...],
+) -> bytes:
+    """What is the same in many answers of the route that they took, with a place for each number."""
     facts = {"policy": policy, "backend": backend, "variant": variant, "degraded": degraded, "reason": reason}
-    return b',"route":' + orjson.dumps(facts)[:-1] + b',"attempts":['
+    attempts = [
+        _opened({"backend": asked, "outcome": outcome.value, "error": error})
+        + b'"queue_ms":%.3f,"network_ms":%.3f,"compute_ms":%.3f,"stages_ms":%.3f}'
+        for asked, outcome, error in kinds
+    ]
+    times = b'],"latency_ms":%.3f,"cost_usd":%b,"bytes_out":%d}}'
+    return b',"route":' + _opened(facts) + b'"attempts":[' + b",".join(attempts) + times
 
 
-def _attempt(record: AttemptRecord) -> bytes:
-    return b'%b"queue_ms":%.3f,"network_ms":%.3f,"compute_ms":%.3f,"stages_ms":%.3f}' % (
-        _attempt_start(record.backend, record.outcome, record.error),
-        record.queue_s * 1000,
-        record.network_s * 1000,
-        record.compute_s * 1000,
-        record.stages_s * 1000,
-    )
+def _opened(document: dict[str, object]) -> bytes:
+    """An object that more is to be added to, as part of a template."""
+    return orjson.dumps(document)[:-1].replace(b"%", b"%%") + b","
 
 
 @lru_cache(maxsize=1024)
-def _attempt_start(backend: str, outcome: Outcome, error: str | None) -> bytes:
-    return orjson.dumps({"backend": backend, "outcome": outcome.value, "error": error})[:-1] + b","
+def _shortest(number: float) -> bytes:
+    """A number in the fewest digits that give it back; prices repeat."""
+    return orjson.dumps(number)
 
 
 def _parse(body: bytes) -> InferBody:

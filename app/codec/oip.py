@@ -6,6 +6,7 @@ A body is JSON, or JSON followed by raw tensors (the protocol's binary tensor da
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,7 +14,7 @@ import orjson
 
 from app.codec.facts import Parameters, make_request, refuse_facts_in_query, refuse_second_data_class
 from app.codec.json_tensors import check_size, plain, tensor_from_json
-from app.codec.problem import Header
+from app.codec.problem import Headers
 from app.codec.raw_tensors import raw_content, tensor_from_raw
 from app.codec.route_parameters import route_parameters
 from app.oip_views import model_spec
@@ -29,11 +30,14 @@ ROUTING: Final = frozenset({"data_class", "deadline_ms", "binary_data_output"})
 HEADER_LENGTH: Final = b"inference-header-content-length"
 """The header that says how long the JSON is, where raw tensors follow it."""
 
+MOST_REMEMBERED_BYTES: Final = 2048
+"""JSON before raw tensors is remembered up to this length, once it was read: two megabytes in all."""
+
 Wanted = Mapping[str, bool]
 """The outputs that a client asks for, in order, and of each whether it is to come raw."""
 
-_JSON: Final[list[Header]] = [(b"content-type", b"application/json")]
-_BINARY: Final[Header] = (b"content-type", b"application/octet-stream")
+_JSON: Final[Headers] = ((b"content-type", b"application/json"),)
+_BINARY: Final = (b"content-type", b"application/octet-stream")
 
 
 class InputParameters(msgspec.Struct):
@@ -106,8 +110,12 @@ def decode(
         refuse_facts_in_query(query)
     spec = model_spec(engine, model, version)
     length = headers.get(HEADER_LENGTH)
-    parsed = _parse(body if length is None else body[: _header_length(length, body)])
-    at = len(body) if length is None else int(length)
+    if length is None:
+        at = len(body)
+        parsed = _parse(body)
+    else:
+        at = _header_length(length, body)
+        parsed = (_parsed_before if at <= MOST_REMEMBERED_BYTES else _parse)(body[:at])
     tensors: dict[str, Tensor] = {}
     for tensor in parsed.inputs:
         _refuse_data_class(tensor)
@@ -119,8 +127,6 @@ def decode(
         raise MalformedBody(f"{len(body) - at} bytes follow the last tensor that the JSON declares.")
     spec.check_inputs(tensors)
     priority = parsed.parameters.get("priority")
-    if isinstance(priority, str):
-        del parsed.parameters["priority"]
     request = make_request(
         spec,
         tensors,
@@ -131,12 +137,16 @@ def decode(
         data_class=_parameter(parsed.parameters, "data_class", str),
         deadline_ms=_parameter(parsed.parameters, "deadline_ms", float),
         priority=priority if isinstance(priority, str) else None,
-        parameters={name: value for name, value in parsed.parameters.items() if name not in ROUTING},
+        parameters={
+            name: value
+            for name, value in parsed.parameters.items()
+            if name not in ROUTING and (name != "priority" or not isinstance(value, str))
+        },
     )
     return request, _wanted(parsed, spec)
 
 
-def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, list[Header]]:
+def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, Headers]:
     """Writes an answer, and the headers that say in which form; the route that it took stands in its parameters."""
     raw: list[bytes | memoryview] = []
     outputs = [
@@ -155,7 +165,7 @@ def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, list[Hea
     )
     if not raw:
         return document, _JSON
-    return b"".join((document, *raw)), [_BINARY, (HEADER_LENGTH, b"%d" % len(document))]
+    return b"".join((document, *raw)), (_BINARY, (HEADER_LENGTH, b"%d" % len(document)))
 
 
 def named_in(path: str) -> tuple[str, str | None]:
@@ -205,6 +215,12 @@ def _parse(body: bytes) -> OipBody:
     if bytes(parsed.data_class):
         raise InvalidField("data_class belongs into parameters, or into the header X-Data-Class.", field="data_class")
     return parsed
+
+
+@lru_cache(maxsize=1024)
+def _parsed_before(body: bytes) -> OipBody:
+    """The same, of JSON that raw tensors follow: of one client and model it often does not change at all."""
+    return _parse(body)
 
 
 def _header_length(length: bytes, body: bytes) -> int:

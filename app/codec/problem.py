@@ -9,7 +9,8 @@ import orjson
 
 from router.errors import RouterError
 
-Header = tuple[bytes, bytes]
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Names, lower-case, and values."""
 
 
 class ErrorDocument(NamedTuple):
@@ -17,7 +18,7 @@ class ErrorDocument(NamedTuple):
 
     status: int
     body: bytes
-    headers: list[Header]
+    headers: Headers
 
 
 def problem(error: RouterError) -> ErrorDocument:
@@ -39,10 +40,10 @@ def oip_error(error: RouterError) -> ErrorDocument:
     return ErrorDocument(error.http_status, orjson.dumps({"error": error.detail}), _headers(error, b"application/json"))
 
 
-def _headers(error: RouterError, content_type: bytes) -> list[Header]:
+def _headers(error: RouterError, content_type: bytes) -> Headers:
     headers = [(b"content-type", content_type)]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
     if error.http_status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    return headers
+    return tuple(headers)
