@@ -42,7 +42,7 @@ def refused(engine: Engine, body: Any, model: str = "one", version: str | None =
 def written(answer: InferenceResponse, wanted: oip.Wanted) -> Any:
     """The document of an answer that is JSON and nothing else."""
     content, headers = oip.encode(answer, wanted)
-    assert headers == [(b"content-type", b"application/json")]
+    assert headers == ((b"content-type", b"application/json"),)
     return json.loads(content)
 
 
