@@ -1,7 +1,7 @@
 """Answers inference requests without ASGI, a task and a coroutine: those of one turn of the event loop together.
 
-Every request that is whole when its first bytes are there, and asks for nothing special, comes here straight from the
-HTTP protocol. What the engine can answer on the spot is answered on the spot, and only the rest gets a task.
+Every request that is small and asks for nothing special comes here straight from the HTTP protocol. What the
+engine can answer on the spot is answered on the spot, and only the rest gets a task.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 32
 """Requests that are answered together: the first is not to wait for more of them."""
+
+MOST_BYTES = 1 << 18
+"""A larger body takes longer than is to be saved here."""
 
 MOST_HEADS = 1024
 LONGEST_HEAD = 2048
@@ -90,14 +93,14 @@ class FastPath(Turns):
             on connections that stay open.
     """
 
-    __slots__ = ("_count_error", "_engine", "_exchanges", "_key", "_max_body_bytes", "heads")
+    __slots__ = ("_count_error", "_engine", "_exchanges", "_key", "_most_bytes", "heads")
 
     def __init__(
         self, engine: Engine, max_body_bytes: int, key: str | None, count_error: Callable[[RouterError], None]
     ) -> None:
         super().__init__()
         self._engine = engine
-        self._max_body_bytes = max_body_bytes
+        self._most_bytes = min(max_body_bytes, MOST_BYTES)
         self._key = None if key is None else f"Bearer {key}".encode()
         self._count_error = count_error
         self._exchanges: list[Exchange] = []
@@ -130,7 +133,7 @@ class FastPath(Turns):
         length = named.get(b"content-length", b"")
         if not named.keys().isdisjoint(_UNUSUAL) or not length.isdigit() or len(length) > 18:
             return None
-        if int(length) > self._max_body_bytes or (dialect.compresses and b"accept-encoding" in named):
+        if int(length) > self._most_bytes or (dialect.compresses and b"accept-encoding" in named):
             return None
         if self._key is not None and not hmac.compare_digest(named.get(b"authorization", b""), self._key):
             return None

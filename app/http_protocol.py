@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol, with a short way for inference requests that come whole and ask for nothing special.
 
 uvicorn makes a task of each request, and of each answer two writes; for a model that runs in some microseconds that is
-a third of all. Whatever is not simple stays with uvicorn: other paths, bodies that come in pieces, pipelining,
-`100-continue`, upgrades, clients that do not read their answers.
+a third of all. Whatever is not simple stays with uvicorn: other paths, bodies that are large or slow to come,
+pipelining, `100-continue`, upgrades, clients that do not read their answers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from app.codec.problem import Headers
 from app.fast_path import FastPath, Head
 
 END_OF_HEAD = b"\r\n\r\n"
+
+PATIENCE_S = 0.1
+"""How long the rest of a body may take: what is slower is read with a time limit, and with an eye on the client."""
 
 
 class _Nobody:
@@ -78,6 +81,9 @@ class Exchange:
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
+    What it was sent is either fed to the parser, or recognised: a head that came before, byte for byte and on its own,
+    and what follows it. Of the latter nothing reaches the parser, which stays between two requests.
+
     Args:
         fast_path: Answers what takes the short way; the rest is uvicorn's.
     """
@@ -85,30 +91,35 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, fast_path: FastPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fast_path = fast_path
-        self._head: Head | None = None
-        self._body = b""
         self._exchange: Exchange | None = None
-        self._between = True
-        self._whole: Head | None = None
         self._answered_at = 0.0
+        self._between = True  # two requests is where the parser is
+        self._head: Head | None = None  # of the request on the short way that the parser is in
+        self._body = b""  # what has come of its body
+        self._fresh: Head | None = None  # the latest that was parsed, and may be remembered
+        self._unfed = b""  # a head that was recognised, and what has come of its body
+        self._patience: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Some of a request has come."""
+        if self._unfed:
+            data, self._unfed = self._unfed + data, b""
         if not self._between:
-            return self._read(data)
+            return self._feed(data)
         end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
         head = self._fast_path.heads.get(data[:end])
-        if head is not None and end + head.length == len(data) and self._is_free():
-            return self._begin(head, data[end:], keep_alive=True)
-        self._read(data)
-        if self._whole is not None and end + self._whole.length == len(data):
-            self._fast_path.remember(data[:end], self._whole)
-
-    def _read(self, data: bytes) -> None:
-        self._whole = None
-        super().data_received(data)
-        if self._head is not None:
-            self._take_the_long_way()
+        if head is not None and self._is_free():
+            missing = end + head.length - len(data)
+            if missing == 0:
+                return self._begin(head, data[end:], keep_alive=True)
+            if missing > 0:
+                self._unfed = data
+                return self._wait()
+        self._feed(data)
+        if self._fresh is not None:
+            came = self._fresh.length if self._between else len(self._body)
+            if end + came == len(data):  # else it stands behind another request
+                self._fast_path.remember(data[:end], self._fresh)
 
     def on_message_begin(self) -> None:
         """The first byte of a request is there."""
@@ -120,8 +131,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._head = self._short_way()
         if self._head is None:
             super().on_headers_complete()
-        else:
-            self._body = b""
+            return
+        self._body = b""
+        if self.parser.should_keep_alive():
+            self._fresh = self._head
 
     def on_body(self, body: bytes) -> None:
         """Some of its body is there."""
@@ -136,17 +149,16 @@ class HttpProtocol(HttpToolsProtocol):
         head, self._head = self._head, None
         if head is None:
             super().on_message_complete()
-            return
-        keep_alive = self.parser.should_keep_alive()
-        if keep_alive:
-            self._whole = head
-        self._begin(head, self._body, keep_alive)
+        else:
+            self._begin(head, self._body, self.parser.should_keep_alive())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or the server has closed the connection."""
         if self._exchange is not None:
             self._exchange.hung_up()
             self._exchange = None
+        if self._patience is not None:
+            self._patience.cancel()
         super().connection_lost(exc)
 
     def answer(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
@@ -165,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection that was idle for long enough: one timer, rather than one for each answer."""
         left_s = self._answered_at + self.timeout_keep_alive - time.monotonic()
-        if self._exchange is not None:
+        if self._exchange is not None or self._unfed:
             left_s = self.timeout_keep_alive
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
@@ -188,15 +200,32 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether nothing that came before is to be answered first, and the client reads its answers."""
         return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
+    def _feed(self, data: bytes) -> None:
+        self._fresh = None
+        super().data_received(data)
+        if self._head is not None and not self.transport.is_closing():
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE_S, self._take_the_long_way)
+
     def _take_the_long_way(self) -> None:
-        """Hands a request to uvicorn of which only a part has come."""
-        self._head = None
-        if not self.transport.is_closing():
+        """Hands a request to uvicorn whose body is slow to come."""
+        self._patience = None
+        if self._unfed:
+            data, self._unfed = self._unfed, b""
+            super().data_received(data)
+        if self._head is not None:
+            self._head = None
             super().on_headers_complete()
             if self._body:
                 super().on_body(self._body)
 
     def _begin(self, head: Head, body: bytes, keep_alive: bool) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._exchange = exchange = Exchange(self, head, body, keep_alive)
         self.cycle = exchange  # type: ignore[assignment]
         self._fast_path.take(exchange)
