@@ -61,6 +61,14 @@ def test_a_second_device_can_make_the_cloud_cheaper_again() -> None:
     assert changes[1].rate_per_second == pytest.approx(2.0)
 
 
+def test_a_node_that_is_added_with_a_device_but_for_rounding_is_added_with_it() -> None:
+    device = replace(INPUTS, hardware=50, device_per_second=20.3, device_utilisation=1.0, node_utilisation=1.0)
+    together = replace(device, node_per_second=20.3)
+    nearly = replace(device, node_per_second=float(np.nextafter(20.3, 21.0)))
+    with np.errstate(all="raise"):
+        assert break_evens(nearly, "always-on", UP_TO) == break_evens(together, "always-on", UP_TO)
+
+
 @given(inputs, billings, st.lists(st.floats(0.01, 0.99), min_size=1, max_size=20))
 def test_between_two_changes_nobody_overtakes(case: CostInputs, billing: Billing, places: list[float]) -> None:
     changes = break_evens(case, billing, UP_TO)
