@@ -128,6 +128,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
+        if self.cycle is not None and self.transport.is_closing():
+            return  # the last answer was said to be the last
         self._head = self._short_way()
         if self._head is None:
             super().on_headers_complete()
