@@ -6,15 +6,14 @@ engine can answer on the spot is answered on the spot, and only the rest gets a 
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from app.codec.facts import by_name
-from app.codec.problem import Headers
-from app.dialects import Answered, Dialect, spoken_at
+from app.dialects import Answered, spoken_at
+from app.exchange import Exchange, Head
 from backends.turns import Turns
 from router.engine import Engine
 from router.errors import InternalError, InvalidField, RouterError
@@ -34,49 +33,6 @@ LONGEST_HEAD = 2048
 """Heads that are remembered, and bytes of one of them at most: two megabytes in all."""
 
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
-
-
-class Head:
-    """What the head of a request says.
-
-    Args:
-        dialect: What is spoken at its path.
-        path: The path.
-        headers: By lower-case name.
-        length: Of the body that follows, bytes.
-    """
-
-    __slots__ = ("dialect", "headers", "length", "path")
-
-    def __init__(self, dialect: Dialect, path: str, headers: dict[bytes, bytes], length: int) -> None:
-        self.dialect = dialect
-        self.path = path
-        self.headers = headers
-        self.length = length
-
-
-class Exchange(Protocol):
-    """A request that has come, and the way back to whoever sent it.
-
-    Attributes:
-        head: Its head.
-        body: Its whole body.
-        arrived: When it came, monotonic seconds.
-        disconnected: Whether its client has left.
-    """
-
-    head: Head
-    body: bytes
-    arrived: float
-    disconnected: bool
-
-    def answer(self, status: int, body: bytes, headers: Headers) -> None:
-        """Sends the answer; nothing if the client has left."""
-        ...
-
-    def work(self, task: asyncio.Task[None]) -> None:
-        """Is told of the task that is going to answer it, and that is cancelled if the client leaves before."""
-        ...
 
 
 class FastPath(Turns):

@@ -10,72 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import lru_cache, partial
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.codec.problem import Headers
-from app.fast_path import FastPath, Head
+from app.exchange import Exchange, Head
+from app.fast_path import FastPath
 
 END_OF_HEAD = b"\r\n\r\n"
 
 PATIENCE_S = 0.1
 """How long the rest of a body may take: what is slower is read with a time limit, and with an eye on the client."""
-
-
-class _Nobody:
-    """Nobody waits for more of a request that came whole."""
-
-    def set(self) -> None:
-        """Tells nobody."""
-
-
-class Exchange:
-    """A request on the short way, and the way back. See `app.fast_path.Exchange`.
-
-    To uvicorn's protocol it is the exchange under way, in whose place a pipelined request waits for its turn.
-
-    Attributes:
-        response_complete, disconnected, keep_alive, message_event: As uvicorn has them.
-    """
-
-    __slots__ = ("_protocol", "_task", "arrived", "body", "disconnected", "head", "keep_alive", "response_complete")
-
-    message_event: ClassVar = _Nobody()
-
-    def __init__(self, protocol: HttpProtocol, head: Head, body: bytes, keep_alive: bool) -> None:
-        self.head = head
-        self.body = body
-        self.arrived = time.monotonic()
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False
-        self._protocol = protocol
-        self._task: asyncio.Task[None] | None = None
-
-    def work(self, task: asyncio.Task[None]) -> None:
-        """Is told of the task that is going to answer."""
-        self._task = task
-        tasks = self._protocol.tasks
-        tasks.add(task)
-        task.add_done_callback(self._worked)
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._protocol.tasks.discard(task)
-        if not self.response_complete:  # it was cancelled: the time to shut down is over
-            self._protocol.transport.close()
-
-    def hung_up(self) -> None:
-        """The client has left."""
-        self.disconnected = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def answer(self, status: int, body: bytes, headers: Headers) -> None:
-        """Sends the answer, in one piece."""
-        if not self.disconnected:
-            self.response_complete = True
-            self._protocol.answer(self, status, body, headers)
 
 
 class HttpProtocol(HttpToolsProtocol):
