@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, ClassVar
 
 from app.codec.problem import Headers
@@ -49,9 +48,9 @@ class Exchange:
         head: Its head.
         body: Its body.
         keep_alive: Whether the connection stays open behind the answer.
+        arrived: When its head was there, monotonic seconds.
 
     Attributes:
-        arrived: When it came, monotonic seconds.
         disconnected: Whether the client has left.
         response_complete: Whether it was answered.
         message_event: Set by uvicorn when the client leaves.
@@ -61,10 +60,10 @@ class Exchange:
 
     message_event: ClassVar = _Nobody()
 
-    def __init__(self, protocol: HttpProtocol, head: Head, body: bytes, keep_alive: bool) -> None:
+    def __init__(self, protocol: HttpProtocol, head: Head, body: bytes, keep_alive: bool, arrived: float) -> None:
         self.head = head
         self.body = body
-        self.arrived = time.monotonic()
+        self.arrived = arrived
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
@@ -76,12 +75,12 @@ class Exchange:
         self._task = task
         tasks = self._protocol.tasks
         tasks.add(task)
-        task.add_done_callback(self._worked)
+        task.add_done_callback(tasks.discard)
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._protocol.tasks.discard(task)
-        if not self.response_complete:  # it was cancelled: the time to shut down is over
-            self._protocol.transport.close()
+    @property
+    def at_work(self) -> bool:
+        """Whether there is a task that is going to answer."""
+        return self._task is not None
 
     def hung_up(self) -> None:
         """The client has left."""
@@ -93,4 +92,5 @@ class Exchange:
         """Sends the answer; nothing if the client has left."""
         if not self.disconnected:
             self.response_complete = True
+            self.body = b""  # the connection keeps this exchange until the next
             self._protocol.answer(self, status, body, headers)

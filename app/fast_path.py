@@ -6,17 +6,18 @@ engine can answer on the spot is answered on the spot, and only the rest gets a 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from app.codec.facts import by_name
 from app.dialects import Answered, spoken_at
 from app.exchange import Exchange, Head
 from backends.turns import Turns
 from router.engine import Engine
-from router.errors import InternalError, InvalidField, RouterError
+from router.errors import InternalError, NoBackendAvailable, RouterError
 from router.inline import Begun
 from router.types import InferenceRequest, InferenceResponse
 
@@ -30,7 +31,8 @@ MOST_BYTES = 1 << 18
 
 MOST_HEADS = 1024
 LONGEST_HEAD = 2048
-"""Heads that are remembered, and bytes of one of them at most: two megabytes in all."""
+MOST_HEADERS = 32
+"""How many heads are remembered, and how long they may be, and of how many lines: some ten megabytes in all."""
 
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
 
@@ -64,7 +66,7 @@ class FastPath(Turns):
 
     def remember(self, raw: bytes, head: Head) -> None:
         """Learns what a head says, byte for byte: clients send the same one again and again."""
-        if len(raw) <= LONGEST_HEAD:
+        if len(raw) <= LONGEST_HEAD and len(head.headers) <= MOST_HEADERS:
             if len(self.heads) >= MOST_HEADS:
                 self.heads.clear()
             self.heads[raw] = head
@@ -76,18 +78,17 @@ class FastPath(Turns):
             url: As the request line has it.
             headers: With lower-case names.
         """
-        if b"%" in url or b"?" in url or not url.isascii():
+        if len(url) > LONGEST_HEAD or not url.isascii() or b"%" in url or b"?" in url or b"#" in url:
             return None
         path = url.decode()
         dialect = spoken_at(path)
         if dialect is None:
             return None
-        try:
-            named = by_name(headers)
-        except InvalidField:
-            return None
+        named = dict(headers)
         length = named.get(b"content-length", b"")
-        if not named.keys().isdisjoint(_UNUSUAL) or not length.isdigit() or len(length) > 18:
+        if len(named) != len(headers) or not named.keys().isdisjoint(_UNUSUAL):
+            return None
+        if not length.isdigit() or len(length) > 18:
             return None
         if int(length) > self._most_bytes or (dialect.compresses and b"accept-encoding" in named):
             return None
@@ -110,6 +111,14 @@ class FastPath(Turns):
 
     def _answer(self, exchanges: Sequence[Exchange]) -> None:
         """Answers these, or sets about it."""
+        try:
+            self._try_to_answer(exchanges)
+        except Exception as error:  # a defect of ours must not leave anybody waiting
+            for exchange in exchanges:
+                if not exchange.response_complete and not exchange.at_work:
+                    self._refuse(exchange, error)
+
+    def _try_to_answer(self, exchanges: Sequence[Exchange]) -> None:
         requests: list[InferenceRequest] = []
         asked: list[tuple[Exchange, Any]] = []
         for exchange in exchanges:
@@ -132,7 +141,9 @@ class FastPath(Turns):
                 if written is not None:
                     ready.append((exchange, written))
             elif isinstance(result, Begun):
-                exchange.work(self._running_loop().create_task(self._go_on(exchange, wanted, result), name="infer"))
+                task = self._running_loop().create_task(self._go_on(exchange, wanted, result), name="infer")
+                task.add_done_callback(partial(self._over, exchange, result))
+                exchange.work(task)
             else:
                 self._refuse(exchange, result)
         for exchange, (body, headers) in ready:  # not before: each wakes a client, which wants the processor
@@ -147,6 +158,13 @@ class FastPath(Turns):
             written = self._written(exchange, wanted, response)
             if written is not None:
                 exchange.answer(200, *written)
+
+    def _over(self, exchange: Exchange, begun: Begun, _: asyncio.Task[None]) -> None:
+        """Sees to a request whose task has ended: it may have been cancelled, even before its first step."""
+        self._engine.abandon(begun)
+        if not exchange.response_complete and not exchange.disconnected:
+            exchange.keep_alive = False
+            self._refuse(exchange, NoBackendAvailable("The gateway is stopping. Send the request again, elsewhere."))
 
     def _written(self, exchange: Exchange, wanted: Any, response: InferenceResponse) -> Answered | None:
         """An answer as it is sent; None if the client was told that it could not be written."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sized
 from functools import lru_cache, partial
 from typing import Any, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.codec.problem import Headers
@@ -22,6 +24,18 @@ END_OF_HEAD = b"\r\n\r\n"
 
 PATIENCE_S = 0.1
 """How long the rest of a body may take: what is slower is read with a time limit, and with an eye on the client."""
+
+
+class _Flow(FlowControl):
+    """uvicorn's, but for this: nothing more is read while a request waits for those before it. It would pile up."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -44,7 +58,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._body = b""  # what has come of its body
         self._fresh: Head | None = None  # the latest that was parsed, and may be remembered
         self._unfed = b""  # a head that was recognised, and what has come of its body
+        self._arrived = 0.0  # when the head of either was there
         self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
 
     def data_received(self, data: bytes) -> None:
         """Some of a request has come."""
@@ -57,8 +77,10 @@ class HttpProtocol(HttpToolsProtocol):
         if head is not None and self._is_free():
             missing = end + head.length - len(data)
             if missing == 0:
-                return self._begin(head, data[end:], keep_alive=True)
+                return self._begin(head, data[end:], True, self._arrived if self._patience else time.monotonic())
             if missing > 0:
+                if not self._patience:
+                    self._arrived = time.monotonic()
                 self._unfed = data
                 return self._wait()
         self._feed(data)
@@ -74,13 +96,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
-        if self.cycle is not None and self.transport.is_closing():
-            return  # the last answer was said to be the last
         self._head = self._short_way()
         if self._head is None:
             super().on_headers_complete()
             return
         self._body = b""
+        self._arrived = time.monotonic()
         if self.parser.should_keep_alive():
             self._fresh = self._head
 
@@ -98,7 +119,8 @@ class HttpProtocol(HttpToolsProtocol):
         if head is None:
             super().on_message_complete()
         else:
-            self._begin(head, self._body, self.parser.should_keep_alive())
+            body, self._body = self._body, b""
+            self._begin(head, body, self.parser.should_keep_alive(), self._arrived)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or the server has closed the connection."""
@@ -122,10 +144,17 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.server_state.total_requests += 1
 
+    def shutdown(self) -> None:
+        """The server is going to stop: whose head has come is answered."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._take_the_long_way()
+        super().shutdown()
+
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection that was idle for long enough: one timer, rather than one for each answer."""
         left_s = self._answered_at + self.timeout_keep_alive - time.monotonic()
-        if self._exchange is not None or self._unfed:
+        if self._unfed or self._head is not None or not (self.cycle is None or self.cycle.response_complete):
             left_s = self.timeout_keep_alive
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
@@ -167,14 +196,15 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head is not None:
             self._head = None
             super().on_headers_complete()
-            if self._body:
-                super().on_body(self._body)
+            body, self._body = self._body, b""
+            if body:
+                super().on_body(body)
 
-    def _begin(self, head: Head, body: bytes, keep_alive: bool) -> None:
+    def _begin(self, head: Head, body: bytes, keep_alive: bool, arrived: float) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        self._exchange = exchange = Exchange(self, head, body, keep_alive)
+        self._exchange = exchange = Exchange(self, head, body, keep_alive, arrived)
         self.cycle = exchange  # type: ignore[assignment]
         self._fast_path.take(exchange)
 

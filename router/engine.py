@@ -234,22 +234,33 @@ class Engine:
                 results.append(self._begin(request))
             except RouterError as error:
                 results.append(error)
-        try_inline([begun for begun in results if isinstance(begun, Begun)], self._clock)
+            except Exception:
+                log.exception("a request failed in a way that nobody foresaw")
+                results.append(InternalError("An unexpected error; the gateway's log has the details."))
+        try:
+            try_inline([begun for begun in results if isinstance(begun, Begun)], self._clock)
+        except Exception:  # whoever was not answered goes on as if it had not been tried
+            log.exception("requests could not be answered together")
         for index, begun in enumerate(results):
             if isinstance(begun, Begun) and begun.first is not None:
                 record, reply = begun.first
                 attempt = begun.steps[0][0]
                 if isinstance(reply, Reply) and _is_final(reply.outputs, begun.prepared.model.spec, attempt):
+                    begun.end()
                     results[index] = self._respond(begun, [record], attempt, reply.outputs, attempt.degraded, "")
         return results
+
+    def abandon(self, begun: Begun) -> None:
+        """Learns that nobody waits for a request that was begun. Does nothing if it has ended."""
+        if begun.end():
+            attempts = [] if begun.first is None else [begun.first[0]]
+            self._observer.hung_up(begun.request.model, begun.prepared.policy, attempts)
 
     async def go_on(self, begun: Begun) -> InferenceResponse:
         """Answers a request that was begun. Raises as `infer` does."""
         request, prepared = begun.request, begun.prepared
         dispatch = Dispatch(request, prepared.model.spec, begun.deadline, self._clock, self._preprocess)
         execution = Execution(dispatch, self._extras)
-        leases = self._planner.world.generation.leases
-        leases.count += 1
         try:
             if not prepared.steps:
                 raise self._planner.refusal(prepared, request.data_class, self._clock())
@@ -266,7 +277,7 @@ class Engine:
             self._observer.hung_up(request.model, prepared.policy, execution.attempts)
             raise
         finally:
-            leases.give_back()
+            begun.end()
             for record in execution.attempts:
                 if record.outcome is Outcome.DROPPED:
                     self.refresh()
@@ -284,6 +295,7 @@ class Engine:
     def _begin(self, request: InferenceRequest) -> Begun:
         """Plans a request."""
         started = self._clock()
+        leases = self._planner.world.generation.leases
         prepared = self._planner.prepared_for(request)
         self._observer.planned(self._clock() - started)
         for backend in prepared.blocked:
@@ -291,7 +303,7 @@ class Engine:
         deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
         self._extras.requests += 1
         explores = prepared.explore and self._extras.may_explore()
-        return Begun(request, prepared, prepared.explore if explores else prepared.steps, deadline)
+        return Begun(request, prepared, prepared.explore if explores else prepared.steps, deadline, leases)
 
     def _respond(
         self,
@@ -350,4 +362,10 @@ class Engine:
 
 
 def _is_final(outputs: dict[str, Tensor], model: ModelSpec, attempt: Attempt) -> bool:
-    return attempt.accept_if is None or bool(confident_rows(outputs, model, attempt.accept_if).all())
+    """Whether an answer is; no if that cannot be said, which whoever goes on finds out too, and tells."""
+    if attempt.accept_if is None:
+        return True
+    try:
+        return bool(confident_rows(outputs, model, attempt.accept_if).all())
+    except Exception:
+        return False

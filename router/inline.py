@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from router.dispatch import check_reply
 from router.errors import BackendError, BackendFailed, BackendUnavailable, Outcome, Overloaded
 from router.execution import Step, Tried
+from router.generation import Leases
 from router.instance import Instance, Permit
 from router.plan import cut_off
 from router.planner import Prepared
@@ -33,19 +34,37 @@ class Begun:
         prepared: Its plan.
         steps: What to try: the plan's steps, or those of its other order.
         deadline: Monotonic seconds.
+        leases: Counts it among the requests of its generation until it has ended.
 
     Attributes:
         first: How the first of the steps went, if it was made.
     """
 
-    __slots__ = ("deadline", "first", "prepared", "request", "steps")
+    __slots__ = ("_leases", "deadline", "first", "prepared", "request", "steps")
 
-    def __init__(self, request: InferenceRequest, prepared: Prepared, steps: tuple[Step, ...], deadline: float) -> None:
+    def __init__(
+        self,
+        request: InferenceRequest,
+        prepared: Prepared,
+        steps: tuple[Step, ...],
+        deadline: float,
+        leases: Leases,
+    ) -> None:
         self.request = request
         self.prepared = prepared
         self.steps = steps
         self.deadline = deadline
         self.first: Tried | None = None
+        self._leases: Leases | None = leases
+        leases.count += 1
+
+    def end(self) -> bool:
+        """It has ended, however that was. Returns whether that is news."""
+        leases, self._leases = self._leases, None
+        if leases is None:
+            return False
+        leases.give_back()
+        return True
 
 
 def try_inline(several: Sequence[Begun], clock: Callable[[], float]) -> None:
@@ -66,7 +85,12 @@ def try_inline(several: Sequence[Begun], clock: Callable[[], float]) -> None:
     for instance, peers in together.items():
         servable = instance.inline
         assert servable is not None
-        if servable.runs_inline(len(peers), max([begun.request.payload_bytes for begun in peers])):
+        try:
+            quick = servable.runs_inline(len(peers), max([begun.request.payload_bytes for begun in peers]))
+        except Exception:
+            log.exception("%s raised what its contract does not allow", instance.variant.label)
+            continue
+        if quick:
             _Run(instance, clock).make(servable, peers)
 
 
