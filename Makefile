@@ -19,7 +19,7 @@ SOURCES := app backends conformance drills planning policies router tests
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url pyproject.toml --group build
 
-.PHONY: run test check bench fuzz cloud peers models lock help
+.PHONY: run test check bench fuzz cloud peers slow-peers models lock help
 .DELETE_ON_ERROR:
 
 run: .venv/runtime.stamp cloud
@@ -35,7 +35,7 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp cloud peers  ## benchmarks, side by side in one run: half an hour, a third of it the soak
+bench: .venv/dev.stamp cloud peers slow-peers  ## benchmarks, side by side in one run: half an hour, a third of it the soak
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.parts
 	$(BIN)/python -m tests.perf.peers
@@ -54,7 +54,9 @@ fuzz: .venv/dev.stamp  ## look for input that the decoder chokes on, for FUZZ_S=
 
 cloud: .venv-cloud/installed.stamp  ## install the Triton that stands for the cloud
 
-peers: .venv-peers/mlserver/installed.stamp .venv-peers/kserve/installed.stamp  ## install the model servers to compare with
+peers: .venv-peers/mlserver/installed.stamp .venv-peers/kserve/installed.stamp  ## install the model servers to test and compare with
+
+slow-peers: $(patsubst %,.venv-peers/%/installed.stamp,litserve bentoml rayserve)  ## install the model servers that are only compared with
 
 models: .venv/dev.stamp  ## train the sample models anew
 	$(BIN)/python deploy/models/train.py
@@ -65,7 +67,7 @@ lock: .venv/dev.stamp  ## resolve the dependencies anew
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
 
 help:
-	@grep -hE '^[a-z]+:.*##|^# make' $(MAKEFILE_LIST) | sed -E 's/^# //; s/^([a-z]+):.*## /make \1   /'
+	@grep -hE '^[a-z-]+:.*##|^# make' $(MAKEFILE_LIST) | sed -E 's/^# //; s/^([a-z-]+):.*## /make \1   /'
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -95,7 +97,7 @@ help:
 		&& touch $@ || echo "Triton is left out: it could not be installed, see above"; \
 	fi
 
-# Each in an environment of its own, since their pins clash; the gateway itself needs neither.
+# Each in an environment of its own, since their pins clash; the gateway itself needs none.
 .venv-peers/%/installed.stamp: deploy/peers/%.lock
 	@[ -n "$(CLOUD_PYTHON)" ] || { echo "The peers need Python 3.11 or 3.12 (make CLOUD_PYTHON=...)"; exit 1; }
 	@echo "Installing $* into .venv-peers/$* ..."

@@ -1,20 +1,23 @@
-"""Other servers of the digits edge model: MLServer and KServe, which `make peers` installs, and a hand-written one."""
+"""Other servers of the digits edge model: a hand-written one, and what `make peers` and `make slow-peers` install."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import httpx
+
+from tests.integration.scenario import alive, children
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "deploy/peers"
@@ -30,12 +33,14 @@ class Peer:
         port: Where it then listens for HTTP.
         environment: Further environment variables.
         grpc: Where it listens for gRPC; 0 for nowhere.
+        ready: What answers with 200 once it serves the model.
     """
 
     command: Sequence[str]
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)
     grpc: int = 0
+    ready: str = "/v2/models/digits/ready"
 
     @property
     def url(self) -> str:
@@ -57,6 +62,32 @@ def kserve() -> Peer:
     return Peer((_installed("kserve", "python"), str(PEERS / "kserve_digits.py"), *options), http, grpc=grpc)
 
 
+def litserve() -> Peer:
+    """LitServe, which knows the Open Inference Protocol as little as the two below."""
+    (http,) = _free_ports(1)
+    program = _installed("litserve", "python", "slow-peers")
+    return Peer((program, str(PEERS / "litserve_digits.py"), str(http)), http, ready="/health")
+
+
+def bentoml() -> Peer:
+    """BentoML without its traces, which take a fifth of its CPU time even where nobody gets them."""
+    (http,) = _free_ports(1)
+    program = _installed("bentoml", "bentoml", "slow-peers")
+    service = ("serve", "bentoml_digits:Digits", "--working-dir", str(PEERS))
+    environment = {"BENTOML_DO_NOT_TRACK": "true", "OTEL_SDK_DISABLED": "true"}
+    return Peer((program, *service, "--host", "127.0.0.1", "--port", str(http)), http, environment, ready="/readyz")
+
+
+def rayserve() -> Peer:
+    """Ray Serve; what it listens on besides has ports of its own, so as to be in nobody's way."""
+    http, *others = _free_ports(4)
+    names = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
+    environment = {f"RAY_SERVE_{name}": str(port) for name, port in zip(names, others, strict=True)}
+    program = _installed("rayserve", "python", "slow-peers")
+    command = (program, str(PEERS / "rayserve_digits.py"), str(http))
+    return Peer(command, http, environment | {"PYTHONPATH": str(PEERS)}, ready="/-/healthz")
+
+
 def hand_written(style: Literal["async", "sync"]) -> Peer:
     """A FastAPI application that somebody wrote for this one model, run as the gateway is."""
     (http,) = _free_ports(1)
@@ -65,11 +96,15 @@ def hand_written(style: Literal["async", "sync"]) -> Peer:
 
 @contextmanager
 def serving(peer: Peer) -> Iterator[int]:
-    """Starts a peer, waits until it serves the model, and gives its process id; it ends with the block."""
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            peer.command, cwd=ROOT, env=os.environ | peer.environment, stdout=log, stderr=subprocess.STDOUT
-        )
+    """Starts a peer, waits until it serves the model, and gives its process id; it ends with the block.
+
+    All that it writes goes into a folder that is removed. Processes of its own end too, which not every peer sees to
+    (LitServe's outlive the one that started them): its children, and whatever has that folder in its environment.
+    """
+    with tempfile.TemporaryDirectory(prefix="peer-") as folder, tempfile.TemporaryFile("w+") as log:
+        own = {"HOME": folder, "TMPDIR": folder, "ORT_DISABLE_TELEMETRY": "1"}
+        environment = os.environ | peer.environment | own
+        process = subprocess.Popen(peer.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait_ready(peer, process)
             yield process.pid
@@ -78,12 +113,34 @@ def serving(peer: Peer) -> Iterator[int]:
             sys.stderr.write(log.read()[-3000:])
             raise
         finally:
+            started = children(process.pid)
             process.terminate()
             try:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _end_all(started, f"TMPDIR={folder}".encode())
+
+
+def _end_all(pids: Sequence[int], mark: bytes) -> None:
+    """Ends these processes and those that have this in their environment; returns when none is left."""
+    while True:
+        marked = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _has(entry, mark)]
+        left = alive([*pids, *marked])
+        if not left:
+            return
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _has(entry: Path, mark: bytes) -> bool:
+    try:
+        return mark in (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _wait_ready(peer: Peer, process: subprocess.Popen[bytes]) -> None:
@@ -93,17 +150,17 @@ def _wait_ready(peer: Peer, process: subprocess.Popen[bytes]) -> None:
             if process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"{peer.command[0]} did not start")
             try:
-                if http.get("/v2/models/digits/ready").status_code == 200:
+                if http.get(peer.ready).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
 
 
-def _installed(name: str, program: str) -> str:
+def _installed(name: str, program: str, target: str = "peers") -> str:
     path = ROOT / ".venv-peers" / name / "bin" / program
     if not path.exists():
-        raise RuntimeError(f"{name} is not installed: run make peers")
+        raise RuntimeError(f"{name} is not installed: run make {target}")
     return str(path)
 
 

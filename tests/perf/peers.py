@@ -28,8 +28,8 @@ import click
 import httpx
 
 from app.cloud import CloudPorts, TritonProcess
-from tests.integration.scenario import children
-from tests.peer_servers import Peer, hand_written, kserve, mlserver, serving
+from tests.integration.scenario import alive, children
+from tests.peer_servers import Peer, bentoml, hand_written, kserve, litserve, mlserver, rayserve, serving
 from tests.perf.hot_path import CONNECTIONS, ROOT, TICKS_PER_S
 
 _PIXELS = [round(0.015 * column, 3) for column in range(64)]
@@ -52,7 +52,7 @@ def _native(**facts: object) -> Ask:
 
 
 def _own() -> Ask:
-    """In the form of the hand-written server, which has one model and no facts."""
+    """In the form of servers that have one model and no facts."""
     return Ask("/infer", json.dumps({"pixels": [_PIXELS]}).encode(), _JSON)
 
 
@@ -133,6 +133,9 @@ FLOOR = Subject("FastAPI route, does nothing", lambda: _ours("fastapi"), Ask("/"
 MODEL_SERVERS = (
     Subject("MLServer, OIP JSON", lambda: _peer(mlserver), _oip_json()),
     Subject("KServe, OIP JSON", lambda: _peer(kserve), _oip_json()),
+    Subject("LitServe", lambda: _peer(litserve), _own()),
+    Subject("BentoML", lambda: _peer(bentoml), _own()),
+    Subject("Ray Serve", lambda: _peer(rayserve), _own()),
 )
 OTHERS = (
     Subject("hand-written FastAPI, async def", lambda: _peer(lambda: hand_written("async")), _own()),
@@ -188,7 +191,8 @@ def _measure(subject: Subject, seconds: int) -> Measure | None:
         tree = [pid, *children(pid)]
         before = _cpu_s(tree)
         output = subprocess.run([*command, f"-d{seconds}s"], check=True, capture_output=True, text=True).stdout
-        spent = _cpu_s(tree) - before
+        after = _cpu_s(tree)
+        spent = sum(used - before[each] for each, used in after.items())
         if "Non-2xx" in output or "Socket errors" in output:
             raise click.ClickException(f"{subject.name} answered with errors:\n{output}")
         requests = int(_found(r"(\d+) requests in", output))
@@ -224,17 +228,18 @@ def _latency_s(quantile: str, output: str) -> float:
     return number * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
 
 
-def _cpu_s(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
+def _cpu_s(pids: list[int]) -> dict[int, float]:
+    """CPU time of each of the processes that still are."""
+    spent = {}
+    for pid in alive(pids):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS_PER_S
+        spent[pid] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return spent
 
 
 def _rss_bytes(pids: list[int]) -> float:
     """Resident memory that is the processes' own or their share of what several map (PSS)."""
-    lines = (line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+    lines = (line for pid in alive(pids) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
     return 1024.0 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
