@@ -69,11 +69,14 @@ async def test_a_slow_request_behind_a_quick_one_in_the_same_packet_outlives_the
 @BOTH
 @in_real_time
 async def test_a_body_that_stops_coming_behind_a_quick_request_is_a_408(short: bool) -> None:
-    async with house(body_timeout_s=0.5) as of, of.door(short=short, keep_alive_s=0.2) as door:
-        async with connected(door.port) as client:
-            client.send(post(native(1.0)) + cut(post(native(2.0)), 5)[0])
-            assert (await client.answer()).score() == 1.0
-            assert (await client.answer()).status == 408
+    async with (
+        house(body_timeout_s=0.5) as of,
+        of.door(short=short, keep_alive_s=0.2) as door,
+        connected(door.port) as client,
+    ):
+        client.send(post(native(1.0)) + cut(post(native(2.0)), 5)[0])
+        assert (await client.answer()).score() == 1.0
+        assert (await client.answer()).status == 408
 
 
 @BOTH
