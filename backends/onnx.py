@@ -165,8 +165,8 @@ class _Sharing:
 class OnnxVersions(Versions["OnnxServable"]):
     """A model whose file may be replaced while it serves, and that runs on the event loop itself where it is quick."""
 
-    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
-        """Whether the version in force would. See `router.ports.RunsInline`."""
+    def runs_inline(self, calls: int, payload_bytes: int) -> int:
+        """Whether the version in force would, and how many at a time. See `router.ports.RunsInline`."""
         return self.in_force.runs_inline(calls, payload_bytes)
 
     def infer_inline(self, calls: Sequence[Call], deadlines: Sequence[float]) -> list[Reply | BackendError]:
@@ -209,13 +209,15 @@ class OnnxServable:
         batcher = sharing.in_turn if expected_s < SHARED_BESIDE_ABOVE_S else sharing.beside
         return await batcher.infer(inputs, call.rows, size, deadline)
 
-    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
+    def runs_inline(self, calls: int, payload_bytes: int) -> int:
         """Whether it is known to be quick with a payload of this size. See `router.ports.RunsInline`."""
         expected_s = self._expected_s.get(payload_bytes.bit_length(), INLINE_BELOW_S)
         sharing = self._sharing
         if sharing is None:
-            return calls * expected_s < INLINE_BELOW_S
-        return sharing.beside.idle and expected_s < (INLINE_BELOW_S if calls == 1 else SHARED_BESIDE_ABOVE_S)
+            quick = calls * expected_s < INLINE_BELOW_S
+        else:
+            quick = sharing.beside.idle and expected_s < (INLINE_BELOW_S if calls == 1 else SHARED_BESIDE_ABOVE_S)
+        return self._bounds.rows if quick else 0
 
     def infer_inline(self, calls: Sequence[Call], deadlines: Sequence[float]) -> list[Reply | BackendError]:
         """Runs the model on each of these, on several at a time where it gains by it."""

@@ -205,15 +205,17 @@ class Dispatch:
 
 
 def check_reply(reply: Reply, model: ModelSpec, rows: int, attempt: Attempt, late: bool) -> None:
-    """Refuses an answer that came too late, or that is not one row for each row asked.
+    """Refuses an answer that came too late, that lacks an output, or that is not one row for each row asked.
 
     Raises:
         BackendTimeout: It came after the deadline.
-        BackendFailed: It has other rows.
+        BackendFailed: It lacks an output, or has other rows.
     """
     if late:
         raise BackendTimeout(f"{attempt.backend} answered after the deadline.")
-    if model.batchable:
-        for name in model.outputs:
-            if len(reply.outputs[name]) != rows:
-                raise BackendFailed(f"{attempt.backend} gave {len(reply.outputs[name])} rows for {rows}.")
+    for name in model.outputs:
+        tensor = reply.outputs.get(name)
+        if tensor is None:
+            raise BackendFailed(f"{attempt.backend} gave no {name!r}.")
+        if model.batchable and tensor.shape[:1] != (rows,):
+            raise BackendFailed(f"{attempt.backend} gave {name!r} as {list(tensor.shape)} for {rows} rows.")

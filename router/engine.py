@@ -231,7 +231,8 @@ class Engine:
         results: list[InferenceResponse | RouterError | Begun] = []
         for request in requests:
             try:
-                results.append(self._begin(request))
+                begun = self._begin(request)
+                results.append(begun if begun.prepared.steps else self._refused(begun))
             except RouterError as error:
                 results.append(error)
             except Exception:
@@ -241,9 +242,9 @@ class Engine:
             try_inline([begun for begun in results if isinstance(begun, Begun)], self._clock)
         except Exception:  # whoever was not answered goes on as if it had not been tried
             log.exception("requests could not be answered together")
-        for index, begun in enumerate(results):
-            if isinstance(begun, Begun) and begun.first is not None:
-                record, reply = begun.first
+        for index, result in enumerate(results):
+            if isinstance(result, Begun) and result.first is not None:
+                begun, (record, reply) = result, result.first
                 attempt = begun.steps[0][0]
                 if isinstance(reply, Reply) and _is_final(reply.outputs, begun.prepared.model.spec, attempt):
                     begun.end()
@@ -255,6 +256,15 @@ class Engine:
         if begun.end():
             attempts = [] if begun.first is None else [begun.first[0]]
             self._observer.hung_up(begun.request.model, begun.prepared.policy, attempts)
+            if any(record.outcome is Outcome.DROPPED for record in attempts):
+                self.refresh()
+
+    def _refused(self, begun: Begun) -> RouterError:
+        """The refusal of a request that nobody may be asked about, by the world that it was planned in."""
+        begun.end()
+        error = self._planner.refusal(begun.prepared, begun.request.data_class, self._clock())
+        self._observer.failed(begun.request.model, begun.prepared.policy, error, [])
+        return error
 
     async def go_on(self, begun: Begun) -> InferenceResponse:
         """Answers a request that was begun. Raises as `infer` does."""
@@ -302,7 +312,7 @@ class Engine:
             self._observer.residency_blocked(backend, request.data_class)
         deadline = request.arrived + prepared.model.deadline_s if request.deadline is None else request.deadline
         self._extras.requests += 1
-        explores = prepared.explore and self._extras.may_explore()
+        explores = prepared.steps and prepared.explore and self._extras.may_explore()
         return Begun(request, prepared, prepared.explore if explores else prepared.steps, deadline, leases)
 
     def _respond(

@@ -2,8 +2,8 @@
 
 A model that runs in some microseconds does not pay for a coroutine, a future and a time limit for each of its calls;
 and requests that came in the same turn of the loop share its run. Whatever is out of the ordinary is left to
-`Execution`: a backend that is not quick, a breaker that is open, a turn that has to be waited for, a budget, an attempt
-that failed, or one whose answer is not final.
+`Execution`: a backend that is far or not quick, a breaker that is open, a turn that has to be waited for, a budget, an
+attempt that failed, or one whose answer is not final.
 
 Invariant: what an instance learns of a call, and what is charged for it, is what it would be had `Dispatch` made it.
 """
@@ -21,7 +21,7 @@ from router.instance import Instance, Permit
 from router.plan import cut_off
 from router.planner import Prepared
 from router.ports import Call, RunsInline
-from router.types import AttemptRecord, EncodedImage, InferenceRequest, Reply, row_count
+from router.types import ON_PREMISES, AttemptRecord, EncodedImage, InferenceRequest, Reply, row_count
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,9 @@ def try_inline(several: Sequence[Begun], clock: Callable[[], float]) -> None:
             continue
         target = begun.steps[0][1]
         instance = target.instance
-        if instance.inline is None or not instance.breaker.admits or target.purse is not None:
+        if instance.inline is None or target.entry.site != ON_PREMISES or target.purse is not None:
+            continue
+        if not instance.breaker.admits:
             continue
         peers = together.get(instance)
         if peers is None:
@@ -86,12 +88,13 @@ def try_inline(several: Sequence[Begun], clock: Callable[[], float]) -> None:
         servable = instance.inline
         assert servable is not None
         try:
-            quick = servable.runs_inline(len(peers), max([begun.request.payload_bytes for begun in peers]))
+            at_once = servable.runs_inline(len(peers), max([begun.request.payload_bytes for begun in peers]))
         except Exception:
             log.exception("%s raised what its contract does not allow", instance.variant.label)
             continue
-        if quick:
-            _Run(instance, clock).make(servable, peers)
+        if at_once:
+            for start in range(0, len(peers), at_once):
+                _Run(instance, clock).make(servable, peers[start : start + at_once])
 
 
 class _Run:
@@ -115,21 +118,25 @@ class _Run:
         replies: Sequence[Reply | BackendError]
         try:
             replies = servable.infer_inline(self._calls, self._limits)
+            if len(replies) != len(self._calls):
+                raise BackendFailed(f"{len(replies)} replies for {len(self._calls)} calls")
         except Exception as error:  # as in `Dispatch`: what must not happen is the backend's failure
-            log.exception("%s raised what its contract does not allow", self._instance.variant.label)
-            replies = [BackendFailed(f"{self._instance.variant.label} failed: {error}")] * len(self._calls)
+            backend = self._entered[0][0].steps[0][0].backend
+            log.exception("%s raised what its contract does not allow", backend)
+            replies = [BackendFailed(f"{backend} failed: {error}")] * len(self._calls)
         for entered, call, reply in zip(self._entered, self._calls, replies, strict=True):
             self._leave(*entered, call, reply)
 
     def _enter(self, begun: Begun) -> None:
         now = self._clock()
         limit = cut_off(begun.steps, 0, now, begun.deadline)
-        if limit is None or limit <= now or not self._instance.admission.enter_at_once():
+        instance = self._instance
+        if limit is None or limit <= now or not instance.breaker.admits or not instance.admission.enter_at_once():
             return
         request = begun.request
         attempt, target = begun.steps[0]
         record = AttemptRecord(attempt.backend, Outcome.IGNORE)
-        permit = Permit(self._instance, record, self._clock, limit)
+        permit = Permit(instance, record, self._clock, limit)
         permit.__enter__()
         size, rows = request.payload_bytes, row_count(request.payload, begun.prepared.model.spec)
         charged = target.charge(record, size, rows)

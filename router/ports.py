@@ -130,12 +130,15 @@ class Servable(Protocol):
 class RunsInline(Protocol):
     """A servable that can run its model on the event loop itself, where that is quicker than to wait for it."""
 
-    def runs_inline(self, calls: int, payload_bytes: int) -> bool:
+    def runs_inline(self, calls: int, payload_bytes: int) -> int:
         """Whether it would now: nothing that runs already is to be waited for, and the loop not to be held up.
 
         Args:
             calls: How many calls there are.
             payload_bytes: The size of the largest.
+
+        Returns:
+            How many of them it would run at a time; 0 if it would not.
         """
         ...
 
@@ -147,7 +150,7 @@ class RunsInline(Protocol):
             deadlines: Of each, monotonic seconds; if it has passed when its run is due, there is none.
 
         Returns:
-            What came of each, in the same order. It raises nothing.
+            What came of each, in the same order; an error is returned, not raised, and not `FailedTogether`.
         """
         ...
 
