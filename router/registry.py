@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 BACKENDS = "hybrid_router.backends"
@@ -12,6 +14,12 @@ POLICIES = "hybrid_router.policies"
 
 _NEEDED = {BACKENDS: ("Options", "Variant", "on_device"), POLICIES: ("plan",)}
 """What a class of each group has to have before anything is made of it."""
+
+
+@lru_cache(maxsize=16)
+def _entries(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """What is installed there; looked for once, since it reads a file for every package."""
+    return entry_points(group=group)
 
 
 class UnknownKind(LookupError):
@@ -31,7 +39,7 @@ class Registry:
     def __init__(self, group: str) -> None:
         self._group = group
         self._kinds: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=group):
+        for entry in _entries(group, tuple(sys.path)):
             other = self._kinds.get(entry.name)
             if other is not None and other.value != entry.value:
                 raise ValueError(f"{group} {entry.name!r} is registered twice: {other.value} and {entry.value}")
