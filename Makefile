@@ -28,7 +28,7 @@ run: .venv/runtime.stamp cloud
 test: .venv/dev.stamp cloud peers
 	$(BIN)/python -m pytest
 
-coverage: .venv/dev.stamp cloud peers  ## the same, for half as long again, with a table of what no test reaches
+coverage: .venv/dev.stamp cloud peers  ## the same, slower, with a table of what no test reaches
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
@@ -38,7 +38,7 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 	cd deploy/models && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp cloud peers slow-peers  ## benchmarks, side by side in one run: half an hour, a third of it the soak
+bench: .venv/dev.stamp cloud peers slow-peers  ## benchmarks, side by side in one run: three quarters of an hour
 	$(BIN)/python -m tests.perf.hot_path
 	$(BIN)/python -m tests.perf.parts
 	$(BIN)/python -m tests.perf.peers
