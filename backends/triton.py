@@ -1,7 +1,6 @@
 """Asks a Triton Inference Server, or any server of the same protocol, over gRPC.
 
-It uses the stubs that tritonclient generates but a channel of its own: one channel carries all calls, its
-settings are made together, and it can be replaced.
+It uses the messages that tritonclient carries, over a channel of its own (docs/decisions/0027).
 """
 
 from __future__ import annotations
@@ -11,18 +10,21 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import grpc
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
+from backends.grpc_call import RpcError
+from backends.grpc_channel import GrpcChannel
 from backends.oip import bytes_tensor
-from backends.server import RENEW_AFTER, Late, Parts, Served, ServerVariant, seconds_until, together
-from backends.triton_channel import TritonChannel, lost_if_replaced
+from backends.server import Late, Parts, Served, ServerVariant, seconds_until, together
 from backends.triton_messages import declared_outputs, infer_request, totals, translated
 from backends.turn_sender import TurnSender
-from router.errors import BackendRejectedInput, BackendUnavailable
+from router.errors import BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors
 from router.ports import BackendContext, Call, synthetic_call
 from router.types import EncodedImage, Reply
+
+SERVICE = "inference.GRPCInferenceService"
 
 JOINED_S = 0.005
 """So long the server may compute, by its own statistics, for requests that are sent as one: nobody waits for more than
@@ -62,12 +64,12 @@ class TritonBackend:
 
     def __init__(self, options: TritonOptions, context: BackendContext) -> None:
         self._url = options.url
-        self._channel: TritonChannel | None = None
+        self._channel: GrpcChannel | None = None
 
     async def open(self, model: ModelSpec, variant: ServerVariant) -> TritonServable:
         """Makes the channel, which connects when it is first used: no network is needed to open."""
         if self._channel is None:
-            self._channel = TritonChannel(self._url)
+            self._channel = GrpcChannel(self._url, SERVICE)
         return TritonServable(self._channel, model, variant)
 
     async def close(self) -> None:
@@ -79,7 +81,7 @@ class TritonBackend:
 class TritonServable:
     """One model on the server."""
 
-    def __init__(self, channel: TritonChannel, model: ModelSpec, variant: ServerVariant) -> None:
+    def __init__(self, channel: GrpcChannel, model: ModelSpec, variant: ServerVariant) -> None:
         self._channel = channel
         self._model = model
         self._variant = variant
@@ -87,7 +89,6 @@ class TritonServable:
         self._served = {name: Served() for name in names}
         self._rtt_s = 0.0
         self._parts = Parts(model, variant.label)
-        self._failed_probes = 0
         self._joined = TurnSender(self._send_joined, self._reply, JOINED_BYTES, time.monotonic)
 
     async def infer(self, call: Call, deadline: float) -> Reply:
@@ -114,54 +115,61 @@ class TritonServable:
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """Asks whether the model is ready, which measures the round trip, and reads its statistics.
 
-        A synthetic probe reads how many rows the server takes at a time, and makes an inference on zeros. When several
-        in a row find nobody there, the channel is replaced.
+        A synthetic probe reads how many rows the server takes at a time, and makes an inference on zeros.
         """
-        stub = self._channel.stub
         try:
-            with lost_if_replaced():
-                if synthetic:
-                    await self._read_config(stub, deadline)
-                else:
-                    await self._read_state(stub, deadline)
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                self._failed_probes += 1
-                # A channel whose name could not be resolved waits longer and longer before it asks again.
-                if self._failed_probes % RENEW_AFTER == 0 or "resolution" in (error.details() or ""):
-                    await self._channel.renew(stub)
+            if synthetic:
+                await self._read_config(deadline)
+            else:
+                await self._read_state(deadline)
+        except RpcError as error:
             said = translated(error, self._variant.label)
             if isinstance(said, BackendRejectedInput):  # nothing was put in: so it says that it has no such model
                 said = BackendUnavailable(said.detail)
             raise said from error
-        self._failed_probes = 0
         return await self.infer(synthetic_call(self._model), deadline) if synthetic else None
 
-    async def _read_state(self, stub: Any, deadline: float) -> None:
+    async def _read_state(self, deadline: float) -> None:
         """Readiness and statistics at once: over a slow WAN, one round trip rather than two or three."""
         await together(
-            self._check_ready(stub, deadline),
-            *(self._read_statistics(stub, name, served, deadline) for name, served in self._served.items()),
+            self._check_ready(deadline),
+            *(self._read_statistics(name, served, deadline) for name, served in self._served.items()),
         )
 
-    async def _check_ready(self, stub: Any, deadline: float) -> None:
+    async def _check_ready(self, deadline: float) -> None:
         started = time.monotonic()
         request = service_pb2.ModelReadyRequest(name=self._variant.name, version=self._variant.version)
-        ready = await stub.ModelReady(request, timeout=seconds_until(deadline))
+        ready = await self._read("ModelReady", request, service_pb2.ModelReadyResponse, deadline)
         if not ready.ready:
             raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
         self._rtt_s = time.monotonic() - started
 
-    async def _read_statistics(self, stub: Any, name: str, served: Served, deadline: float) -> None:
+    async def _read_statistics(self, name: str, served: Served, deadline: float) -> None:
         request = service_pb2.ModelStatisticsRequest(name=name)
-        served.learn(totals(await stub.ModelStatistics(request, timeout=seconds_until(deadline))))
+        served.learn(
+            totals(await self._read("ModelStatistics", request, service_pb2.ModelStatisticsResponse, deadline))
+        )
         if name == self._variant.name and self._model.batchable and served.row_s is not None:
             self._joined.most_rows = min(self._parts.most, int(JOINED_S / max(served.row_s, 1e-9)))
 
-    async def _read_config(self, stub: Any, deadline: float) -> None:
+    async def _read_config(self, deadline: float) -> None:
         request = service_pb2.ModelConfigRequest(name=self._variant.name, version=self._variant.version)
-        answer = await stub.ModelConfig(request, timeout=seconds_until(deadline))
+        answer = await self._read("ModelConfig", request, service_pb2.ModelConfigResponse, deadline)
         self._parts.most = answer.config.max_batch_size
+
+    async def _read(self, method: str, request: Any, answer: Any, deadline: float) -> Any:
+        return self._parsed(answer, await self._channel.ask(method, request.SerializeToString(), deadline))
+
+    def _parsed(self, kind: Any, content: bytes) -> Any:
+        """A message of the server's.
+
+        Raises:
+            BackendFailed: It is none of that kind.
+        """
+        try:
+            return kind.FromString(content)
+        except DecodeError as error:
+            raise BackendFailed(f"{self._variant.label} did not answer with a message of its protocol.") from error
 
     async def close(self) -> None:
         """Lets go of what is under way; the channel is the backend's."""
@@ -181,7 +189,8 @@ class TritonServable:
         else:
             request = infer_request(call, self._variant.name, self._variant.version, tensors, seconds)
         try:
-            response = await self._channel.infer(request, deadline, late)
-        except grpc.aio.AioRpcError as error:
+            content = await self._channel.ask_to_the_end("ModelInfer", request.SerializeToString(), deadline, late)
+        except RpcError as error:
             raise translated(error, self._variant.label) from error
+        response = self._parsed(service_pb2.ModelInferResponse, content)
         return declared_outputs(response, self._model, self._variant.label)

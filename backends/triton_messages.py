@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
+from grpc import StatusCode
 from tritonclient.grpc import service_pb2
 
+from backends.grpc_call import RpcError
 from backends.oip import datatype, decode_raw, encode_raw
 from backends.server import Totals, fitting_shape, refuse_missing
 from router.errors import (
@@ -61,23 +62,23 @@ def totals(statistics: Any) -> list[Totals]:
     ]
 
 
-def translated(error: grpc.aio.AioRpcError, label: str) -> BackendError:
-    """An RPC's error as the router knows it."""
-    code, sentence = error.code(), (error.details() or "").splitlines()
+def translated(error: RpcError, label: str) -> BackendError:
+    """A server's status as the router knows it."""
+    code, sentence = error.code, error.detail.splitlines()
     detail = sentence[0] if sentence else code.name
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is StatusCode.DEADLINE_EXCEEDED:
         return BackendTimeout(f"{label} did not answer in time.")
-    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    if code in (StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED):
         return BackendRejectedInput(f"{label} rejects the input: {detail}")
-    if code is grpc.StatusCode.NOT_FOUND or (code is grpc.StatusCode.UNAVAILABLE and _was_never_begun(detail)):
-        return BackendUnavailable(f"{label} cannot be reached: {detail}")
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is StatusCode.NOT_FOUND or (code is StatusCode.UNAVAILABLE and _was_never_begun(detail)):
+        return BackendUnavailable(f"{label} is not served: {detail}")
+    if code is StatusCode.UNAVAILABLE:
         return BackendLost(f"{label} was lost: {detail}")
     return BackendFailed(f"{label} failed with {code.name}: {detail}")
 
 
-_NEVER_BEGUN = ("failed to connect", "resolution", "unknown model", "not ready", "shutting down", "exiting")
-"""What gRPC and Triton say of a request that no model has seen. gRPC has the same code for a connection that broke."""
+_NEVER_BEGUN = ("unknown model", "not ready", "shutting down", "exiting")
+"""What Triton, and proxies before it, say of a request that no model has seen. A model that broke has the same code."""
 
 
 def _was_never_begun(detail: str) -> bool:
