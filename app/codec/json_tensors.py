@@ -22,6 +22,9 @@ from router.model import DTYPES, Tensor
 MAX_RANK = 16
 MAX_DIMENSION = 2**31
 
+_MAY_GO_ON = b"[ \t\r\n"
+"""After one of these another list may be opened; nothing at all counts as one of them too."""
+
 _OPENING = re.compile(rb"[\[ \t\r\n]*")
 
 
@@ -58,7 +61,12 @@ def tensor_from_json(raw: msgspec.Raw | bytes, dtype: str, field: str) -> Tensor
         InvalidTensor: Not a list, ragged, or an element of another type or out of range.
     """
     text = bytes(raw)
-    rank = 2 if text[:2] == b"[[" and text[2:3] not in b"[ \t\r\n" else _rank(text, field)
+    if text[:1] == b"[" and text[1:2] not in _MAY_GO_ON:
+        rank = 1
+    elif text[:2] == b"[[" and text[2:3] not in _MAY_GO_ON:
+        rank = 2
+    else:
+        rank = _rank(text, field)
     try:
         nested = _decoder(rank, dtype).decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -88,7 +96,7 @@ def tensor_from_bytes(content: bytes, dtype: str, shape: Sequence[int], field: s
 
 def check_size(shape: Sequence[int], elements: int, field: str) -> None:
     """Raises InvalidTensor unless a tensor of this shape has this many elements."""
-    if len(shape) > MAX_RANK or not all(1 <= size <= MAX_DIMENSION for size in shape):
+    if len(shape) > MAX_RANK or (shape and (min(shape) < 1 or max(shape) > MAX_DIMENSION)):
         raise InvalidTensor(
             f"{field}.shape must have up to {MAX_RANK} dimensions of 1 to {MAX_DIMENSION}.", field=f"{field}.shape"
         )

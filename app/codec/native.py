@@ -11,6 +11,7 @@ import orjson
 
 from app.codec.facts import Parameters, make_request, number, refuse_facts_in_query, refuse_second_data_class
 from app.codec.json_tensors import plain, tensor_from_bytes, tensor_from_json
+from app.codec.template import opened, shortest
 from backends.image import FORMATS, check_header
 from router.engine import Engine
 from router.errors import InvalidField, InvalidTensor, MalformedBody, Outcome, UnsupportedMediaType
@@ -116,7 +117,7 @@ def encode(response: InferenceResponse) -> bytes:
         )
         cost_usd += record.cost_usd
         bytes_out += record.bytes_out
-    numbers += (route.latency_s * 1000, _shortest(cost_usd), bytes_out)
+    numbers += (route.latency_s * 1000, shortest(cost_usd), bytes_out)
     answer = orjson.dumps(
         {"id": response.id, "model": response.model.name, "outputs": response.outputs},
         default=plain,
@@ -138,23 +139,12 @@ def _route(
     """What is the same in many answers of the route that they took, with a place for each number."""
     facts = {"policy": policy, "backend": backend, "variant": variant, "degraded": degraded, "reason": reason}
     attempts = [
-        _opened({"backend": asked, "outcome": outcome.value, "error": error})
+        opened({"backend": asked, "outcome": outcome.value, "error": error})
         + b'"queue_ms":%.3f,"network_ms":%.3f,"compute_ms":%.3f,"stages_ms":%.3f}'
         for asked, outcome, error in kinds
     ]
     times = b'],"latency_ms":%.3f,"cost_usd":%b,"bytes_out":%d}}'
-    return b',"route":' + _opened(facts) + b'"attempts":[' + b",".join(attempts) + times
-
-
-def _opened(document: dict[str, object]) -> bytes:
-    """An object that more is to be added to, as part of a template."""
-    return orjson.dumps(document)[:-1].replace(b"%", b"%%") + b","
-
-
-@lru_cache(maxsize=1024)
-def _shortest(number: float) -> bytes:
-    """A number in the fewest digits that give it back; prices repeat."""
-    return orjson.dumps(number)
+    return b',"route":' + opened(facts) + b'"attempts":[' + b",".join(attempts) + times
 
 
 def _parse(body: bytes) -> InferBody:

@@ -16,7 +16,7 @@ from app.codec.facts import Parameters, make_request, refuse_facts_in_query, ref
 from app.codec.json_tensors import check_size, plain, tensor_from_json
 from app.codec.problem import Headers
 from app.codec.raw_tensors import raw_content, tensor_from_raw
-from app.codec.route_parameters import route_parameters
+from app.codec.route_parameters import route_parameters_json
 from app.oip_views import model_spec
 from backends.oip import datatype
 from router.engine import Engine
@@ -36,6 +36,9 @@ MOST_REMEMBERED_BYTES: Final = 2048
 Wanted = Mapping[str, bool]
 """The outputs that a client asks for, in order, and of each whether it is to come raw."""
 
+_UNSAID: Final = msgspec.Raw(b"")
+"""What stands for a field that is not there."""
+
 _JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 
@@ -44,17 +47,17 @@ class InputParameters(msgspec.Struct):
     """What can be said of one input. `data_class` can not, and must not be overlooked."""
 
     binary_data_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    shared_memory_region: msgspec.Raw = msgspec.Raw(b"")
-    data_class: msgspec.Raw = msgspec.Raw(b"")
+    shared_memory_region: msgspec.Raw = _UNSAID
+    data_class: msgspec.Raw = _UNSAID
 
 
 class OutputParameters(msgspec.Struct):
     """What can be said of one output."""
 
     binary_data: bool | None = None
-    classification: msgspec.Raw = msgspec.Raw(b"")
-    shared_memory_region: msgspec.Raw = msgspec.Raw(b"")
-    data_class: msgspec.Raw = msgspec.Raw(b"")
+    classification: msgspec.Raw = _UNSAID
+    shared_memory_region: msgspec.Raw = _UNSAID
+    data_class: msgspec.Raw = _UNSAID
 
 
 class InputTensor(msgspec.Struct):
@@ -63,9 +66,9 @@ class InputTensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = _UNSAID
     parameters: InputParameters | None = None
-    data_class: msgspec.Raw = msgspec.Raw(b"")
+    data_class: msgspec.Raw = _UNSAID
 
 
 class RequestedOutput(msgspec.Struct):
@@ -73,7 +76,7 @@ class RequestedOutput(msgspec.Struct):
 
     name: str
     parameters: OutputParameters | None = None
-    data_class: msgspec.Raw = msgspec.Raw(b"")
+    data_class: msgspec.Raw = _UNSAID
 
 
 class OipBody(msgspec.Struct):
@@ -83,7 +86,7 @@ class OipBody(msgspec.Struct):
     id: str | None = None
     parameters: Parameters = {}
     outputs: list[RequestedOutput] = []
-    data_class: msgspec.Raw = msgspec.Raw(b"")
+    data_class: msgspec.Raw = _UNSAID
 
 
 _decode_body = msgspec.json.Decoder(OipBody).decode
@@ -152,22 +155,23 @@ def encode(response: InferenceResponse, wanted: Wanted) -> tuple[bytes, Headers]
     outputs = [
         _raw_output(response, name, raw) if binary else _json_output(response, name) for name, binary in wanted.items()
     ]
-    document = orjson.dumps(
+    answer = orjson.dumps(
         {
             "model_name": response.model.name,
             "model_version": response.model.version,
             "id": response.id,
-            "parameters": route_parameters(response.route),
             "outputs": outputs,
         },
         default=plain,
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
+    document = b'%b,"parameters":%b}' % (answer[:-1], route_parameters_json(response.route))
     if not raw:
         return document, _JSON
     return b"".join((document, *raw)), (_BINARY, (HEADER_LENGTH, b"%d" % len(document)))
 
 
+@lru_cache(maxsize=1024)
 def named_in(path: str) -> tuple[str, str | None]:
     """Model and version in the path of an inference request.
 
@@ -212,7 +216,7 @@ def _parse(body: bytes) -> OipBody:
     except RecursionError as error:
         raise MalformedBody("The body is nested too deeply.") from error
     refuse_second_data_class(body)
-    if bytes(parsed.data_class):
+    if parsed.data_class is not _UNSAID:
         raise InvalidField("data_class belongs into parameters, or into the header X-Data-Class.", field="data_class")
     return parsed
 
@@ -259,7 +263,7 @@ def _binary_size(tensor: InputTensor, start: int, end: int, *, binary: bool) -> 
         )
     if size > end - start:
         raise MalformedBody(f"{field} claims {size} bytes of binary data; {end - start} are left in the body.")
-    if bytes(tensor.data):
+    if tensor.data is not _UNSAID:
         raise InvalidTensor(f"{field} has data beside binary_data_size; send one of the two.", field=field)
     return size
 
@@ -306,7 +310,7 @@ def _wanted(parsed: OipBody, spec: ModelSpec) -> Wanted:
         binary = default
         if parameters is not None:
             _check(f"outputs.{name}", parameters)
-            if bytes(parameters.classification):
+            if parameters.classification is not _UNSAID:
                 raise Unsupported(f"outputs.{name} asks for classification, which is not supported; take the tensor.")
             binary = default if parameters.binary_data is None else parameters.binary_data
         wanted[name] = binary
@@ -323,13 +327,13 @@ def _wanted(parsed: OipBody, spec: ModelSpec) -> Wanted:
 def _check(field: str, parameters: InputParameters | OutputParameters) -> None:
     """Refuses what is said of one tensor and must not be ignored."""
     _refuse_data_class(parameters)
-    if bytes(parameters.shared_memory_region):
+    if parameters.shared_memory_region is not _UNSAID:
         raise Unsupported(f"{field} is in shared memory, which is not supported; send and take it in the message.")
 
 
 def _refuse_data_class(part: InputTensor | RequestedOutput | InputParameters | OutputParameters) -> None:
     """Refuses a data class where none is read: unheard, it would protect nothing."""
-    if bytes(part.data_class):
+    if part.data_class is not _UNSAID:
         raise InvalidField("data_class belongs into the request's parameters, not to a tensor.", field="data_class")
 
 
