@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from router.budget import Budget
 from router.device import DeviceLimits
+from router.errors import UnknownModel
 from router.model import ModelSpec
 from router.ports import Policy, VariantOptions
 from router.pricing import Price
@@ -97,6 +99,24 @@ class Deployment:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     shares: Shares = Shares()
     device: DeviceLimits = field(default_factory=DeviceLimits)
+
+    def model(self, name: str) -> ModelEntry:
+        """The model of that name.
+
+        Raises:
+            UnknownModel: There is none; the error lists those that there are.
+        """
+        entry = self.models.get(name)
+        if entry is None:
+            known = sorted(self.models)
+            close = difflib.get_close_matches(name[:64], known[:200], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UnknownModel(
+                f"There is no model {name[:200]!r}.{hint} GET /models lists those that there are.",
+                field="model",
+                extra={"known_models": known[:50]},
+            )
+        return entry
 
     def route(self, model: str, data_class: str) -> str | None:
         """Name of the policy for this model and data class, or None where no rule matches."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 
-from router.cascade import confident_rows
 from router.deployment import BackendEntry, Deployment, ModelEntry, Shares
 from router.device import DeviceHealth
 from router.dispatch import Dispatch
@@ -18,18 +16,17 @@ from router.errors import (
     InvalidField,
     Outcome,
     RouterError,
-    UnknownModel,
 )
 from router.execution import Execution
 from router.extras import Extras
 from router.generation import Generation, World, open_generation
-from router.inline import Begun, try_inline
-from router.instance import Instance
+from router.inline import Begun, is_final, try_inline
 from router.ledger import Ledger
-from router.model import ModelSpec, Tensor
+from router.model import Tensor
 from router.plan import Attempt
 from router.planner import Planner, Prepared
 from router.ports import Backend, Observer, Preprocess, Runtime
+from router.probing import Probing
 from router.purse import Purse, Purses
 from router.snapshot import Snapshot
 from router.types import (
@@ -45,9 +42,6 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_INTERVAL_S = 0.1
 """How old the numbers that a policy sees may be; state flips are seen at once."""
-
-FIRST_PROBES_S = 0.5
-"""How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
 
 
 class DeploymentRefused(Exception):
@@ -84,12 +78,11 @@ class Engine:
         self._preprocess = preprocess
         self._observer = observer
         self._clock = clock
-        self._random = random
+        self._probing = Probing(clock, random, self.refresh)
         self._purses = Purses(ledger, today)
         self._extras = Extras(Shares())
         self._planner = Planner()
         self._tasks: asyncio.TaskGroup | None = None
-        self._probes: dict[Instance, asyncio.Task[None]] = {}
         self._retiring: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -128,16 +121,10 @@ class Engine:
             await generation.close_all_but(before)
             raise DeploymentRefused("; ".join(problems))
         assert self._tasks is not None, "adopt is called inside running()"
-        first = {
-            instance: self._tasks.create_task(instance.probe(self._clock, self._random), name="probe")
-            for instance in fresh
-        }
-        if first:
-            await asyncio.wait(first.values(), timeout=FIRST_PROBES_S)
+        first = await self._probing.first(self._tasks, fresh)
         self._extras = Extras(deployment.shares)
         self._planner.adopt(World.of(generation, self._clock()))
-        for instance, probing in first.items():
-            self._probes[instance] = self._tasks.create_task(self._probe_forever(instance, probing), name="probe")
+        self._probing.keep_on(self._tasks, first)
         self._retiring = self._tasks.create_task(self._retire(before, generation, self._retiring), name="retire")
 
     @property
@@ -171,17 +158,7 @@ class Engine:
         Raises:
             UnknownModel: There is none; the error lists those that there are.
         """
-        entry = self._planner.world.generation.deployment.models.get(name)
-        if entry is None:
-            known = sorted(self.deployment.models)
-            close = difflib.get_close_matches(name[:64], known[:200], n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UnknownModel(
-                f"There is no model {name[:200]!r}.{hint} GET /models lists those that there are.",
-                field="model",
-                extra={"known_models": known[:50]},
-            )
-        return entry
+        return self._planner.world.generation.deployment.model(name)
 
     def data_class(self, name: str | None) -> str:
         """The data class of that name; without a name, the one of unclassified data.
@@ -246,7 +223,7 @@ class Engine:
             if isinstance(result, Begun) and result.first is not None:
                 begun, (record, reply) = result, result.first
                 attempt = begun.steps[0][0]
-                if isinstance(reply, Reply) and _is_final(reply.outputs, begun.prepared.model.spec, attempt):
+                if isinstance(reply, Reply) and is_final(reply.outputs, begun.prepared.model.spec, attempt):
                     begun.end()
                     results[index] = self._respond(begun, [record], attempt, reply.outputs, attempt.degraded, "")
         return results
@@ -345,37 +322,10 @@ class Engine:
             self._planner.ran_late(self._clock() - due)
             self.refresh()
 
-    async def _probe_forever(self, instance: Instance, first: asyncio.Task[None]) -> None:
-        await first
-        self.refresh()
-        # Its cancellation alone would not do: a group of tasks that fails at that moment forgets that it was told.
-        while instance in self._probes:
-            # Opening may put the probe off while this sleeps.
-            while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # noqa: ASYNC110 no event tells
-                await asyncio.sleep(wait)
-            before = instance.breaker.state
-            await instance.probe(self._clock, self._random)
-            if instance.breaker.state is not before:
-                self.refresh()
-
     async def _retire(self, generation: Generation, successor: Generation, earlier: asyncio.Task[None] | None) -> None:
         """Closes what the successor does not use, after the last request of this generation and all before it."""
-        probes = [self._probes.pop(instance) for instance in generation.instances() - successor.instances()]
-        for probe in probes:
-            probe.cancel()
-        if probes:
-            await asyncio.wait(probes)  # one may be opening what is about to be closed
+        await self._probing.stop(generation.instances() - successor.instances())  # one may be opening what is to close
         if earlier is not None:
             await earlier
         await generation.leases.ended()
         await generation.close_all_but(successor)
-
-
-def _is_final(outputs: dict[str, Tensor], model: ModelSpec, attempt: Attempt) -> bool:
-    """Whether an answer is; no if that cannot be said, which whoever goes on finds out too, and tells."""
-    if attempt.accept_if is None:
-        return True
-    try:
-        return bool(confident_rows(outputs, model, attempt.accept_if).all())
-    except Exception:
-        return False

@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from router.cascade import confident_rows
 from router.dispatch import check_reply
 from router.errors import BackendError, BackendFailed, BackendUnavailable, Outcome, Overloaded
 from router.execution import Step, Tried
 from router.generation import Leases
 from router.instance import Instance, Permit
-from router.plan import cut_off
+from router.model import ModelSpec, Tensor
+from router.plan import Attempt, cut_off
 from router.planner import Prepared
 from router.ports import Call, RunsInline
 from router.types import ON_PREMISES, AttemptRecord, EncodedImage, InferenceRequest, Reply, row_count
@@ -95,6 +97,16 @@ def try_inline(several: Sequence[Begun], clock: Callable[[], float]) -> None:
         if at_once:
             for start in range(0, len(peers), at_once):
                 _Run(instance, clock).make(servable, peers[start : start + at_once])
+
+
+def is_final(outputs: dict[str, Tensor], model: ModelSpec, attempt: Attempt) -> bool:
+    """Whether an answer is; no if that cannot be said, which whoever goes on finds out too, and tells."""
+    if attempt.accept_if is None:
+        return True
+    try:
+        return bool(confident_rows(outputs, model, attempt.accept_if).all())
+    except Exception:
+        return False
 
 
 class _Run:
