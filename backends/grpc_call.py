@@ -24,12 +24,14 @@ _HTTP_CODES = {
     "401": StatusCode.UNAUTHENTICATED,
     "403": StatusCode.PERMISSION_DENIED,
     "404": StatusCode.UNIMPLEMENTED,
+    "413": StatusCode.RESOURCE_EXHAUSTED,
     "429": StatusCode.UNAVAILABLE,
     "502": StatusCode.UNAVAILABLE,
     "503": StatusCode.UNAVAILABLE,
     "504": StatusCode.UNAVAILABLE,
 }
-"""What an HTTP status means that no gRPC server sent (grpc/doc/http-grpc-status-mapping.md)."""
+"""What an HTTP status means that no gRPC server sent (grpc/doc/http-grpc-status-mapping.md, and 413, which is the fault
+of one large request and none of the server's)."""
 
 _RESET_CODES: dict[int, StatusCode] = {
     Reason.CANCEL: StatusCode.CANCELLED,
@@ -120,6 +122,13 @@ class GrpcCall:
         """What is sent before its message: not compressed, and so many bytes."""
         return _PREFIX.pack(0, len(self.message))
 
+    def take(self, size: int) -> bytes | memoryview:
+        """So many of the bytes that are still to be sent; they count as sent."""
+        begin, self.sent = self.sent, self.sent + size
+        if begin >= 0:
+            return memoryview(self.message)[begin : self.sent]
+        return (self.prefix + self.message[: max(0, self.sent)])[begin + PREFIX :][:size]
+
     def end(self, outcome: bytes | Exception, now: float) -> None:
         """It has ended. Whoever waits learns how; an answer that nobody waits for any more is late."""
         self.open = False
@@ -151,7 +160,8 @@ class GrpcCall:
         """Takes in a part of the answer. Returns the error that the call ends in if it may not be."""
         if not self._begun:
             return RpcError(StatusCode.INTERNAL, "The server answered without headers.")
-        self._parts.append(data)
+        if data:
+            self._parts.append(data)
         self._size += len(data)
         if self._size > MAX_MESSAGE_BYTES + PREFIX:
             return RpcError(StatusCode.RESOURCE_EXHAUSTED, f"The answer has more than {MAX_MESSAGE_BYTES} bytes.")

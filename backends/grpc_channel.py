@@ -20,7 +20,11 @@ from router.errors import BackendTimeout, BackendUnavailable
 
 CONNECT_S = 1.0
 """How long one attempt to connect may take: several round trips with TLS. After an outage a new attempt is answered
-sooner than one that waits for the network to send its packets again."""
+sooner than one that waits for the network to send its packets again. An address gets half of what is left, as long as
+there is another to turn to."""
+
+LOOK_UP_S = 0.2
+"""How long a name's new addresses are waited for where there are old ones."""
 
 SILENT_S = 1.0
 """A connection on which nothing came for so long, nor since `RENEW_AFTER` calls ago that were not answered in time, is
@@ -56,7 +60,8 @@ class GrpcChannel:
         self._connections: set[GrpcConnection] = set()
         self._attempt: asyncio.Task[GrpcConnection | str] | None = None
         self._resolving: asyncio.Future[Any] | None = None
-        self._attempts = 0
+        self._addresses: list[str] = []
+        self._failed_at: dict[str, float] = {}
         self._closed = False
 
     async def ask(self, method: str, message: bytes, deadline: float) -> bytes:
@@ -69,7 +74,8 @@ class GrpcChannel:
 
         Raises:
             BackendTimeout: The deadline passed.
-            BackendUnavailable: The server cannot be reached, or will not begin the call.
+            BackendUnavailable: The server cannot be reached.
+            NotBegun: The server is going away, or will not begin the call; it may be asked again.
             BackendLost: The connection was lost on the way.
             RpcError: The server says that the call failed.
         """
@@ -102,12 +108,14 @@ class GrpcChannel:
     async def _exchange(
         self, method: str, message: bytes, deadline: float, patience_s: float, late: Callable[[float], None] | None
     ) -> bytes:
-        seconds = seconds_until(deadline)
-        if seconds <= 0:
-            raise BackendTimeout("The deadline passed before the request could be sent.")
         if len(message) > MAX_MESSAGE_BYTES:
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"The request has more than {MAX_MESSAGE_BYTES} bytes.")
-        connection = self._connection or await self._connected(seconds)
+        connection, seconds = self._connection, seconds_until(deadline)
+        if connection is None and seconds > 0:
+            connection = await self._connected(seconds)
+            seconds = seconds_until(deadline)
+        if connection is None or seconds <= 0:
+            raise BackendTimeout("The deadline passed before the request could be sent.")
         loop = self._loop
         head = (self._heads.get(method) or self._head(method)) + _timeout(seconds + patience_s)
         call = GrpcCall(head, message, loop.create_future(), late, time.monotonic())
@@ -120,7 +128,10 @@ class GrpcChannel:
             if call.open:
                 self._leave(connection, call, patience_s)
         if isinstance(outcome, Exception):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome, call  # an error holds this frame, which is not to hold the error, and so the message
         return outcome
 
     def _leave(self, connection: GrpcConnection, call: GrpcCall, patience_s: float) -> None:
@@ -128,7 +139,7 @@ class GrpcChannel:
         if not call.answer.cancelled():  # whoever leaves early says nothing about the connection
             connection.unheard += 1
         given_up = BackendTimeout("The server did not answer in time.")
-        if patience_s:
+        if patience_s and call.stream:  # one that waits for its turn is not sent any more
             call.expiry = self._loop.call_later(patience_s, connection.give_up, call, given_up)
         else:
             connection.give_up(call, given_up)
@@ -171,43 +182,55 @@ class GrpcChannel:
 
     async def _connect(self) -> GrpcConnection | str:
         """A new connection, on which the server has said hello, or why there is none."""
-        self._attempts += 1
+        until = time.monotonic() + CONNECT_S
         try:
             async with asyncio.timeout(CONNECT_S):
                 addresses = await self._resolved()
-                why = "its name leads nowhere"
-                for turn in range(len(addresses)):
-                    # The next attempt begins with another: the first may be one that swallows whatever is sent there.
-                    address = addresses[(self._attempts + turn - 1) % len(addresses)]
-                    try:
-                        self._connection = await self._connected_to(address)
-                    except OSError as error:
-                        why = str(error)
-                    else:
-                        return self._connection
-                return why
         except TimeoutError:
-            return f"it did not answer within {CONNECT_S:g} s"
+            return f"its name was not resolved within {CONNECT_S:g} s"
         except (OSError, UnicodeError) as error:
             return f"its name could not be resolved: {error}"
+        why = "its name leads nowhere"
+        # Whichever failed last comes last: it may swallow whatever is sent there.
+        in_turn = sorted(addresses, key=lambda address: self._failed_at.get(address, 0.0))
+        for others, address in zip(reversed(range(len(in_turn))), in_turn, strict=True):
+            seconds = (until - time.monotonic()) / (2 if others else 1)
+            try:
+                async with asyncio.timeout(seconds):
+                    self._connection = await self._connected_to(address)
+            except TimeoutError:
+                why = f"it did not answer within {seconds:.2g} s"
+            except OSError as error:
+                why = str(error)
+            else:
+                return self._connection
+            self._failed_at[address] = time.monotonic()
+        return why
 
     async def _resolved(self) -> list[str]:
-        """The addresses that the server's name stands for.
+        """The addresses that the server's name stands for; those that it had, if nobody can say.
 
         A look-up that takes longer than an attempt goes on, and the next attempt waits for the same one: each occupies
         a thread.
 
         Raises:
-            OSError: There are none.
+            OSError, UnicodeError: There are none.
         """
         looking = self._resolving
         if looking is None:
             looking = self._resolving = asyncio.ensure_future(
                 self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             )
-        await asyncio.wait((looking,))
-        self._resolving = None
-        return [str(info[4][0]) for info in looking.result()]
+        await asyncio.wait((looking,), timeout=LOOK_UP_S if self._addresses else None)
+        if looking.done():
+            self._resolving = None
+            try:
+                self._addresses = [str(info[4][0]) for info in looking.result()]
+                self._failed_at = {a: at for a, at in self._failed_at.items() if a in self._addresses}
+            except (OSError, UnicodeError):
+                if not self._addresses:
+                    raise
+        return self._addresses
 
     async def _connected_to(self, address: str) -> GrpcConnection:
         """A connection to that address.

@@ -5,16 +5,17 @@ Invariants:
 - At most as many calls are open as the server allows; the others wait for their turn, oldest first.
 - A connection that is `over` takes no more calls, and closes when its last one has ended.
 - A server that does not keep to the protocol loses the connection. It cannot make us hold more than the calls' answers,
-  nor more of our replies than the network takes.
+  and a megabyte of replies that it does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import cast
+from typing import ClassVar, cast
 
 from grpc import StatusCode
 
@@ -22,7 +23,9 @@ from backends import http2
 from backends.grpc_call import GrpcCall, RpcError, reset_by_server
 from backends.grpc_outbox import Outbox
 from backends.http2 import Kind, ProtocolError, Reason, Setting
-from router.errors import BackendError, BackendLost, BackendUnavailable
+from router.errors import BackendError, BackendLost, NotBegun
+
+log = logging.getLogger(__name__)
 
 _SETTINGS = {
     # A server that may remember nothing writes headers that mean the same every time.
@@ -71,29 +74,17 @@ class GrpcConnection(asyncio.Protocol):
         self._received = 0
         self._rest = b""
         self._blocks = http2.HeaderBlocks()
-        self._block: list[bytes] = []
-        self._block_stream = self._block_flags = 0
-        self._takers: dict[int, Callable[[int, int, bytes], None]] = {
-            Kind.DATA: self._take_data,
-            Kind.HEADERS: self._take_headers,
-            Kind.RST_STREAM: self._take_reset,
-            Kind.SETTINGS: self._take_settings,
-            Kind.PUSH_PROMISE: self._take_promise,
-            Kind.PING: self._take_ping,
-            Kind.GOAWAY: self._take_goaway,
-            Kind.WINDOW_UPDATE: self._take_window,
-            Kind.CONTINUATION: self._take_continuation,
-        }
         self.ready: asyncio.Future[str | None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.over = False
+        self._gone = False
         self.heard_at = monotonic()
         self.unheard = 0
 
     def begin(self, call: GrpcCall) -> None:
         """Sends a call, at once or when the server has room for it. A connection that is over ends it at once."""
         if self.over:
-            call.end(BackendUnavailable(f"{self._name} is going away."), monotonic())
+            call.end(NotBegun(f"{self._name} is going away."), monotonic())
         elif len(self._calls) < self._most_calls and not self._waiting:
             self._open(call)
         else:
@@ -109,19 +100,14 @@ class GrpcConnection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Takes no more calls, and closes once those that were sent have ended."""
-        if not self.over:
-            self.over = True
-            self._is_over(self)
-            waiting, self._waiting = self._waiting, deque()
-            for call in waiting:
-                call.end(BackendUnavailable(f"{self._name} is going away."), monotonic())
+        self._be_over()
         if not self._calls:
             self._hang_up(Reason.NO_ERROR)
 
     def close(self, why: str) -> None:
         """Closes at once; what is under way is lost."""
-        self._lose(why)
-        self._hang_up(Reason.NO_ERROR)
+        self._lose(why, Reason.NO_ERROR)
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduces us to the server."""
@@ -131,9 +117,13 @@ class GrpcConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Ends whatever was under way."""
-        self._lose(str(error or "") or "it closed the connection")
+        self._lose(str(error or "") or "it closed the connection", Reason.NO_ERROR)
         if not self.closed.done():
             self.closed.set_result(None)
+
+    def eof_received(self) -> None:
+        """The server sends no more: nothing that is sent from now on would be answered."""
+        self.close("it closed the connection")
 
     def pause_writing(self) -> None:
         """The network takes no more."""
@@ -152,7 +142,7 @@ class GrpcConnection(asyncio.Protocol):
             data = self._rest + data
         at, end = 0, len(data)
         try:
-            while end - at >= http2.FRAME_HEADER:
+            while end - at >= http2.FRAME_HEADER and not self._gone:
                 size, kind, flags, stream = http2.read_frame_header(data, at)
                 begin = at + http2.FRAME_HEADER
                 if begin + size > end:
@@ -160,19 +150,19 @@ class GrpcConnection(asyncio.Protocol):
                 at = begin + size
                 self._take(kind, flags, stream, data[begin:at])
         except ProtocolError as error:
-            self._lose(f"it does not keep to HTTP/2: {error}" if self.ready.done() else "it does not speak HTTP/2")
-            self._hang_up(error.reason)
+            why = f"it does not keep to HTTP/2: {error}" if self.ready.done() else "it does not speak HTTP/2"
+            self._lose(why, error.reason)
         self._rest = data[at:] if at < end else b""
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         """Takes in a frame; one of a kind that nobody knows says nothing."""
-        if self._block and kind != Kind.CONTINUATION:
+        if self._blocks.unfinished and kind != Kind.CONTINUATION:
             raise ProtocolError("something else amid headers")
         if kind != Kind.SETTINGS and not self.ready.done():
             raise ProtocolError("no settings to begin with")
-        taker = self._takers.get(kind)
+        taker = self._TAKERS.get(kind)
         if taker is not None:
-            taker(flags, stream, payload)
+            taker(self, flags, stream, payload)
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._received += len(payload)
@@ -186,25 +176,16 @@ class GrpcConnection(asyncio.Protocol):
                 self._break_off(call, error)
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
-        self._block_stream, self._block_flags = stream, flags
-        self._take_block(flags, http2.unpadded(flags, payload))
+        self._take_block(stream, self._blocks.begin(stream, flags, http2.unpadded(flags, payload)))
 
     def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if not self._block or stream != self._block_stream:
-            raise ProtocolError("headers that go on without a beginning")
-        self._take_block(flags, payload)
+        self._take_block(stream, self._blocks.go_on(stream, flags, payload))
 
-    def _take_block(self, flags: int, part: bytes) -> None:
-        self._block.append(part)
-        if len(self._block) > http2.MOST_PARTS or sum(map(len, self._block)) > http2.LARGEST_BLOCK:
-            raise ProtocolError("more headers than there may be", Reason.ENHANCE_YOUR_CALM)
-        if not flags & http2.END_HEADERS:
+    def _take_block(self, stream: int, whole: tuple[bytes, bool] | None) -> None:
+        call = None if whole is None else self._call(stream)
+        if whole is None or call is None:
             return
-        block, self._block = b"".join(self._block), []
-        call = self._call(self._block_stream)
-        if call is None:
-            return
-        ended = bool(self._block_flags & http2.END_STREAM)
+        block, ended = whole
         outcome = call.headers(self._blocks.read(block), ended)
         if outcome is not None and ended and not call.unsent:
             self._end(call, outcome)
@@ -217,13 +198,11 @@ class GrpcConnection(asyncio.Protocol):
         for name, value in http2.read_settings(payload):
             if name == Setting.MAX_CONCURRENT_STREAMS:
                 self._most_calls = value
-            elif name == Setting.MAX_FRAME_SIZE:
-                self._outbox.largest_frame = value
             elif name == Setting.INITIAL_WINDOW_SIZE:
                 for call in self._calls.values():
                     call.window += value - self._first_window
                 self._first_window = value
-        self._reply(http2.frame(Kind.SETTINGS, http2.ACK, 0, b""))
+        self._outbox.reply(http2.frame(Kind.SETTINGS, http2.ACK, 0, b""))
         if not self.ready.done():
             self.ready.set_result(None)
         self._let_in()
@@ -233,7 +212,7 @@ class GrpcConnection(asyncio.Protocol):
         if len(payload) != http2.PING_SIZE:
             raise ProtocolError("a ping of another length", Reason.FRAME_SIZE_ERROR)
         if not flags & http2.ACK:
-            self._reply(http2.frame(Kind.PING, http2.ACK, 0, payload))
+            self._outbox.reply(http2.frame(Kind.PING, http2.ACK, 0, payload))
 
     def _take_window(self, _: int, stream: int, payload: bytes) -> None:
         by = http2.number(payload) & http2.LARGEST_WINDOW
@@ -249,18 +228,33 @@ class GrpcConnection(asyncio.Protocol):
         reason = http2.number(payload)
         call = self._call(stream)
         if call is not None and reason == Reason.REFUSED_STREAM:
-            self._end(call, BackendUnavailable(f"{self._name} has not begun the call, and will not."))
+            self._end(call, NotBegun(f"{self._name} has not begun the call, and will not."))
         elif call is not None:
             self._end(call, reset_by_server(reason))
 
     def _take_goaway(self, _: int, __: int, payload: bytes) -> None:
-        last = http2.number(payload) & http2.LAST_STREAM
+        last, reason = http2.number(payload) & http2.LAST_STREAM, http2.number(payload[4:])
+        if reason != Reason.NO_ERROR:
+            log.warning("%s ends the connection for reason %d of HTTP/2: %.200r", self._name, reason, payload[8:])
+        self._be_over()  # first: whoever waits is not to be let in now
         for call in [call for stream, call in self._calls.items() if stream > last]:
-            self._end(call, BackendUnavailable(f"{self._name} is going away, and has not begun the call."))
+            self._end(call, NotBegun(f"{self._name} is going away, and has not begun the call."))
         self.retire()
 
     def _take_promise(self, _: int, __: int, ___: bytes) -> None:
         raise ProtocolError("something that nobody asked for")
+
+    _TAKERS: ClassVar[dict[int, Callable[[GrpcConnection, int, int, bytes], None]]] = {
+        Kind.DATA: _take_data,
+        Kind.HEADERS: _take_headers,
+        Kind.RST_STREAM: _take_reset,
+        Kind.SETTINGS: _take_settings,
+        Kind.PUSH_PROMISE: _take_promise,
+        Kind.PING: _take_ping,
+        Kind.GOAWAY: _take_goaway,
+        Kind.WINDOW_UPDATE: _take_window,
+        Kind.CONTINUATION: _take_continuation,
+    }
 
     def _call(self, stream: int) -> GrpcCall | None:
         """The call of that stream; None if it has ended.
@@ -299,26 +293,32 @@ class GrpcConnection(asyncio.Protocol):
         self._transport.write(http2.reset(call.stream, Reason.CANCEL))
         self._end(call, outcome)
 
-    def _reply(self, frame: bytes) -> None:
-        """Sends what the server's frame asks for; not to a server that asks more than it reads."""
-        if not self._outbox.paused:
-            self._transport.write(frame)
+    def _be_over(self) -> None:
+        """Takes no more calls; those that wait for their turn have not begun."""
+        if not self.over:
+            self.over = True
+            self._is_over(self)
+            waiting, self._waiting = self._waiting, deque()
+            for call in waiting:
+                call.end(NotBegun(f"{self._name} is going away."), monotonic())
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, reason: Reason) -> None:
         """Ends all calls: the connection is of no use any more."""
         if not self.ready.done():
             self.ready.set_result(why)
         calls, self._calls = self._calls, {}
+        self._outbox.clear()
         for call in calls.values():
             call.end(BackendLost(f"{self._name} was lost while the call was under way: {why}."), monotonic())
-        if not self.over:
-            self.retire()
+        self._be_over()
+        self._hang_up(reason)
 
     def _hang_up(self, reason: Reason) -> None:
         """Closes; a network that takes no more is not waited for."""
-        if self._transport.is_closing():
+        if self._gone:
             return
-        if self._outbox.paused:
+        self._gone = True
+        if self._transport.get_write_buffer_size():
             self._transport.abort()
         else:
             self._transport.write(http2.goaway(reason))

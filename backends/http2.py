@@ -11,7 +11,7 @@ from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 LARGEST_FRAME = 1 << 14
-"""Bytes that a frame to us may carry: the protocol's own default."""
+"""Bytes that a frame may carry, in both directions: what every peer takes, and short enough to wait for."""
 
 LARGEST_WINDOW = (1 << 31) - 1
 LAST_STREAM = (1 << 31) - 1
@@ -61,7 +61,6 @@ class Setting(IntEnum):
     ENABLE_PUSH = 2
     MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
-    MAX_FRAME_SIZE = 5
 
 
 class Reason(IntEnum):
@@ -157,8 +156,6 @@ def read_settings(payload: bytes) -> Iterable[tuple[int, int]]:
     for name, value in _SETTING.iter_unpack(payload):
         if name == Setting.INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
             raise ProtocolError(f"a window of {value} bytes", Reason.FLOW_CONTROL_ERROR)
-        if name == Setting.MAX_FRAME_SIZE and not 1 << 14 <= value < 1 << 24:
-            raise ProtocolError(f"frames of at most {value} bytes")
         yield name, value
 
 
@@ -184,12 +181,45 @@ def encoded(headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 class HeaderBlocks:
-    """Reads blocks of headers by a peer that was told to remember none of them: each says the same every time."""
+    """Reads blocks of headers by a peer that was told to remember none of them: each says the same every time.
 
-    __slots__ = ("_known",)
+    Attributes:
+        unfinished: Whether one has begun and is to go on.
+    """
+
+    __slots__ = ("_ended", "_known", "_parts", "_stream", "unfinished")
 
     def __init__(self) -> None:
+        self.unfinished = False
         self._known: dict[bytes, dict[str, str]] = {}
+        self._parts: list[bytes] = []
+        self._stream = 0
+        self._ended = False
+
+    def begin(self, stream: int, flags: int, part: bytes) -> tuple[bytes, bool] | None:
+        """Takes in what a HEADERS frame carries. Returns the block, if it is whole, and whether its stream ended."""
+        self._stream, self._ended = stream, bool(flags & END_STREAM)
+        return self._add(flags, part)
+
+    def go_on(self, stream: int, flags: int, part: bytes) -> tuple[bytes, bool] | None:
+        """The same of a CONTINUATION frame.
+
+        Raises:
+            ProtocolError: There is nothing that it could go on with, or too much.
+        """
+        if not self.unfinished or stream != self._stream:
+            raise ProtocolError("headers that go on without a beginning")
+        return self._add(flags, part)
+
+    def _add(self, flags: int, part: bytes) -> tuple[bytes, bool] | None:
+        self._parts.append(part)
+        if len(self._parts) > MOST_PARTS or sum(map(len, self._parts)) > LARGEST_BLOCK:
+            raise ProtocolError("more headers than there may be", Reason.ENHANCE_YOUR_CALM)
+        self.unfinished = not flags & END_HEADERS
+        if self.unfinished:
+            return None
+        block, self._parts = b"".join(self._parts), []
+        return block, self._ended
 
     def read(self, block: bytes) -> dict[str, str]:
         """The headers; not to be changed.
@@ -203,8 +233,9 @@ class HeaderBlocks:
         decoder = Decoder(LARGEST_BLOCK)
         decoder.max_allowed_table_size = decoder.header_table_size = 0
         try:
-            headers = {str(name): str(value) for name, value in decoder.decode(block)}
-        except (HPACKError, UnicodeDecodeError) as error:
+            decoded = decoder.decode(block, raw=True)
+            headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in decoded}
+        except HPACKError as error:
             raise ProtocolError(f"headers that cannot be read: {error}", Reason.COMPRESSION_ERROR) from None
         if len(block) <= REMEMBERED_BYTES:
             if len(self._known) >= REMEMBERED_BLOCKS:

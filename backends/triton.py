@@ -48,7 +48,8 @@ class TritonOptions:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            complete = parts.scheme in ("grpc", "grpcs") and parts.hostname and parts.port and not parts.path
+            complete = parts.scheme in ("grpc", "grpcs") and parts.hostname and parts.port
+            complete = complete and self.url.endswith(f":{parts.port}") and "@" not in self.url
         except ValueError:
             complete = False
         if not complete:

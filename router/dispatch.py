@@ -15,6 +15,7 @@ from router.errors import (
     BackendTimeout,
     BackendUnavailable,
     FailedTogether,
+    NotBegun,
     Overloaded,
     RouterError,
 )
@@ -111,9 +112,12 @@ class Dispatch:
             try:
                 try:
                     reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
-                except FailedTogether:
-                    # It was worked on, and left the premises: what is sent again is counted again.
-                    call.alone, charged = True, target.charge(record, size, inferences)
+                except (FailedTogether, NotBegun) as error:
+                    # It left the premises, and may have been worked on: what is sent again is counted again.
+                    again = target.charge(record, size, inferences)
+                    if isinstance(error, NotBegun):
+                        target.refund(record, charged)
+                    call.alone, charged = True, again
                     reply = await instance.limits.within(limit - self.clock(), servable.infer(call, limit))
             except BaseException as error:
                 self._translate(error, attempt, target, record, limit, charged)

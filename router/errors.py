@@ -144,6 +144,10 @@ class BackendUnavailable(BackendError):
     code, title, http_status, grpc_code = "backend-unavailable", "Backend unavailable", 503, "UNAVAILABLE"
 
 
+class NotBegun(BackendUnavailable):
+    """The backend was there and says that it has not begun the call, and will not, here: it may be asked once more."""
+
+
 class BackendTimeout(BackendError):
     """The backend did not answer before the attempt's cut-off."""
 

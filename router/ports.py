@@ -101,6 +101,7 @@ class Servable(Protocol):
 
         Raises:
             FailedTogether: It was sent together with others; it is asked once more, `alone`.
+            NotBegun: A server that was there would not begin it; it is asked once more, over another connection.
             BackendError: In another of its kinds; no other exception.
         """
         ...

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from router.deployment import Shares
 from router.errors import (
     BackendError,
     BackendFailed,
@@ -16,6 +17,7 @@ from router.errors import (
     DeadlineExceeded,
     FailedTogether,
     NoBackendAvailable,
+    NotBegun,
 )
 from router.ports import Call
 from router.types import Reply
@@ -210,3 +212,28 @@ async def test_what_failed_together_with_others_is_sent_again_alone_and_counted_
     once = CLOUD_USD + CLOUD_USD_PER_BYTE * ROW_BYTES
     assert first.cost_usd == pytest.approx(2 * once if then == "an answer" else once)
     assert response.route.backend == ("cloud" if then == "an answer" else "edge")
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+@in_virtual_time
+async def test_a_call_that_a_server_would_not_begin_is_made_once_more_and_paid_once(refusals: int) -> None:
+    """What left the premises twice is told as twice; the connection that was going away is no sign of ill health."""
+    lab, asked = Lab(), 0
+
+    async def infer(call: Call) -> Reply:
+        nonlocal asked
+        asked += 1
+        if asked <= refusals:
+            raise NotBegun("the server is going away")
+        return await answer()(call)
+
+    lab.cloud.infer = infer
+    async with lab.running(replace(deployment(), shares=Shares(retries=0.0))) as engine:
+        response = await engine.infer(request())
+    first = response.route.attempts[0]
+    assert asked == 2
+    assert (first.backend, first.bytes_out) == ("cloud", 2 * ROW_BYTES)
+    once = CLOUD_USD + CLOUD_USD_PER_BYTE * ROW_BYTES
+    assert first.cost_usd == pytest.approx(once if refusals == 1 else 0.0)
+    assert first.error == (None if refusals == 1 else "backend-unavailable")
+    assert response.route.backend == ("cloud" if refusals == 1 else "edge")
