@@ -60,6 +60,7 @@ class Outbox:
             self.pump()
         else:
             self._window -= size
+            call.window -= size
             body = http2.frame_header(size, Kind.DATA, http2.END_STREAM, call.stream)
             self._transport.write(b"".join((head, body, call.prefix, call.message)))
             call.sent = len(call.message)

@@ -25,6 +25,8 @@ REMEMBERED_BLOCKS = 256
 REMEMBERED_BYTES = 512
 """How many blocks of headers are known by heart, and how long they may be."""
 
+_REMEMBER_NOTHING = b"\x20"
+
 _FRAME = Struct(">HBBBI")
 _SETTING = Struct(">HI")
 _WORD = Struct(">I")
@@ -176,8 +178,11 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A block of headers that neither side has to remember anything for, so that it can be sent again as it is."""
-    return bytes(Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers]))
+    """A block of headers that neither side has to remember anything for, so that it can be sent again as it is.
+
+    It begins by saying so: a server that shrinks what may be remembered is to be told (RFC 7541, section 4.2).
+    """
+    return _REMEMBER_NOTHING + bytes(Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers]))
 
 
 class HeaderBlocks:
