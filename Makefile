@@ -26,9 +26,9 @@ run: .venv/runtime.stamp cloud
 	@exec $(BIN)/hybrid-router demo
 
 test: .venv/dev.stamp cloud peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.side_by_side
 
-coverage: .venv/dev.stamp cloud peers  ## the same, slower, with a table of what no test reaches
+coverage: .venv/dev.stamp cloud peers  ## the same in one process, slower, with a table of what no test reaches
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, who imports whom
