@@ -29,10 +29,10 @@ def spent(gateway: GatewayProcess) -> float:
 
 
 @pytest.fixture
-def policy(tmp_path: Path, mortal_triton: TritonProcess) -> Path:
-    """A policy file before a cloud that may be harmed."""
+def policy(tmp_path: Path, triton: TritonProcess) -> Path:
+    """A policy file before the cloud that nobody may harm."""
     file = tmp_path / "policy.yaml"
-    file.write_text(policy_text(mortal_triton.grpc_url))
+    file.write_text(policy_text(triton.grpc_url))
     return file
 
 
@@ -52,6 +52,7 @@ def listener() -> Iterator[socket.socket]:
 def test_sigterm_says_not_ready_first_and_lets_requests_under_way_end(
     policy: Path, state: dict[str, str], mortal_triton: TritonProcess
 ) -> None:
+    policy.write_text(policy_text(mortal_triton.grpc_url))
     with GatewayProcess(policy, state | {"HYBRID_ROUTER_DRAIN_NOTICE_S": "1"}) as gateway:
         gateway.wait_until(is_up)
         os.kill(mortal_triton.pid, signal.SIGSTOP)
