@@ -26,6 +26,8 @@ BESIDE = (
     "tests/integration/test_cli.py",
     "tests/integration/test_container.py",
     "tests/integration/test_docs.py",
+    "tests/integration/test_report.py",
+    "tests/integration/test_schemathesis.py",
 )
 NO_TEST = 5
 """pytest's exit status where the options left it none, which is right for one of the two."""
