@@ -98,6 +98,8 @@ class GrpcChannel:
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.wait((self._attempt,))
+        if self._resolving is not None:
+            self._resolving.cancel()
         for connection in tuple(self._connections):
             connection.retire()
         await self._all_closed()
@@ -221,16 +223,17 @@ class GrpcChannel:
             looking = self._resolving = asyncio.ensure_future(
                 self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             )
+            looking.add_done_callback(self._looked_up)
         await asyncio.wait((looking,), timeout=LOOK_UP_S if self._addresses else None)
-        if looking.done():
-            self._resolving = None
-            try:
-                self._addresses = [str(info[4][0]) for info in looking.result()]
-                self._failed_at = {a: at for a, at in self._failed_at.items() if a in self._addresses}
-            except (OSError, UnicodeError):
-                if not self._addresses:
-                    raise
+        if not self._addresses:
+            looking.result()
         return self._addresses
+
+    def _looked_up(self, looking: asyncio.Future[Any]) -> None:
+        self._resolving = None
+        if not looking.cancelled() and looking.exception() is None:
+            self._addresses = [str(info[4][0]) for info in looking.result()]
+            self._failed_at = {a: at for a, at in self._failed_at.items() if a in self._addresses}
 
     async def _connected_to(self, address: str) -> GrpcConnection:
         """A connection to that address.

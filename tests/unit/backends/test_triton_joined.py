@@ -1,4 +1,4 @@
-"""Requests for a model on Triton that come together go there as one, within bounds: with a stand-in for the stub."""
+"""Requests for a model on Triton that come together go there as one, within bounds: with a stand-in for the channel."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ class Echo(Stub):
         self._row_ns = int(row_s * 1e9)
         self._rows = 0
 
-    def ModelInfer(self, request: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: N802
+    async def ask(self, method: str, message: bytes, deadline: float) -> bytes:
+        if method == "ModelStatistics":
+            self.says[method] = service_pb2.ModelStatisticsResponse()
+            model = self.says[method].model_stats.add(name="m", inference_count=self._rows)
+            model.inference_stats.success.count = len(self.requests)
+            model.inference_stats.compute_infer.ns = self._rows * self._row_ns
+        return await super().ask(method, message, deadline)
+
+    async def ask_to_the_end(self, method: str, message: bytes, deadline: float, late: object) -> bytes:
+        request = service_pb2.ModelInferRequest.FromString(message)
         x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(-1, 2)
         self.response = answer(shape=(len(x),), raw=x[:, 0].tobytes())
         self._rows += len(x)
-        return super().ModelInfer(request, timeout)
-
-    async def ModelStatistics(self, request: Any, timeout: float) -> Any:  # noqa: N802
-        response = service_pb2.ModelStatisticsResponse()
-        model = response.model_stats.add(name="m", inference_count=self._rows)
-        model.inference_stats.success.count = len(self.requests)
-        model.inference_stats.compute_infer.ns = self._rows * self._row_ns
-        return response
+        return await super().ask_to_the_end(method, message, deadline, late)
 
 
 async def came_together(row_s: float, max_rows: int = 64, **more: Any) -> list[int]:
