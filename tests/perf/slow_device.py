@@ -39,7 +39,7 @@ from drills.slow_model import slow_model
 from tests.gateway_process import GatewayProcess, policy_text
 from tests.integration.scenario import MODELS, edited, is_up
 from tests.perf.keep_alive import connect, post
-from tests.perf.through_triton import PIXELS, Ask, load
+from tests.perf.through_triton import PIXELS, Ask, Measured, load
 
 PI_5_SCORE = 748
 SERVER_SCORE = 1900
@@ -142,22 +142,22 @@ class Outcome:
 def measure(gateway: GatewayProcess, policy: str, seconds: float) -> Outcome:
     """Asks by this policy with a few clients at once."""
     request = post("/infer", json.dumps(_body(policy)))
-    uvloop.run(_ask(gateway.url, request, 1.0))  # until the estimates have settled
+    uvloop.run(_ask(gateway, request, 1.0))  # until the estimates have settled
     before = _answers(gateway, policy)
-    p50_s, p99_s, per_second = uvloop.run(_ask(gateway.url, request, seconds))
+    asked = uvloop.run(_ask(gateway, request, seconds))
     edge, cloud = (after - earlier for after, earlier in zip(_answers(gateway, policy), before, strict=True))
-    return Outcome(p50_s, p99_s, per_second, edge / (edge + cloud))
+    return Outcome(asked.p50_s, asked.p99_s, asked.rate, edge / (edge + cloud))
 
 
 def _body(policy: str) -> dict[str, Any]:
     return {"model": "digits", "inputs": {"pixels": [PIXELS]}, "data_class": policy, "deadline_ms": 2000}
 
 
-async def _ask(url: str, request: bytes, seconds: float) -> tuple[float, float, float]:
-    connections = [await connect(url) for _ in range(CLIENTS)]
+async def _ask(gateway: GatewayProcess, request: bytes, seconds: float) -> Measured:
+    connections = [await connect(gateway.url) for _ in range(CLIENTS)]
     askers: list[Ask] = [lambda connection=connection: connection.ask(request) for connection in connections]  # type: ignore[misc]
     try:
-        return await load(askers, seconds)
+        return await load(askers, seconds, gateway.process.pid)
     finally:
         for connection in connections:
             connection.close()
