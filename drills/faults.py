@@ -99,15 +99,16 @@ async def cloud_errors(scene: Scene) -> None:
 
 
 async def dns_loss(scene: Scene) -> None:
-    """Names get no answer and connections are refused; then connections are accepted; then names are back."""
+    """Names get no answer and connections are refused; then connections are accepted, and still names get no answer.
+
+    The gateway knows where the cloud was, and is to go back there without being told.
+    """
     line = scene.lab.line
     scene.begin()
     line.names_lost()
     line.refuse()
-    await scene.hold(0.5)
+    await scene.hold()
     line.accept()
-    await scene.hold(0.5)
-    line.names_back()
     scene.end()
 
 

@@ -75,7 +75,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "dns-loss",
-            "The cloud's name cannot be resolved any more, and its connections are lost.",
+            "The cloud's connections are lost, and its name with them; the name stays away when the line is back.",
             faults.dns_loss,
             needs_root=True,
         ),
