@@ -30,6 +30,9 @@ SILENT_S = 1.0
 """A connection on which nothing came for so long, nor since `RENEW_AFTER` calls ago that were not answered in time, is
 replaced: it may be one that the network has forgotten, and the kernel keeps trying for a quarter of an hour."""
 
+CUT_OFF_S = 0.002
+"""Whoever leaves so shortly before the deadline was cut off by another timer for it: some count in milliseconds."""
+
 _TIMEOUT = b"\x00\x0cgrpc-timeout"
 """A header that neither side remembers, as it begins (RFC 7541, section 6.2.2)."""
 
@@ -64,6 +67,11 @@ class GrpcChannel:
         self._failed_at: dict[str, float] = {}
         self._closed = False
 
+    @property
+    def connection(self) -> GrpcConnection | None:
+        """The connection that the next call goes over; None if it is to be made first."""
+        return self._connection
+
     async def ask(self, method: str, message: bytes, deadline: float) -> bytes:
         """Sends a request and waits for its answer until the deadline; one that is not waited for is cancelled.
 
@@ -84,7 +92,8 @@ class GrpcChannel:
     async def ask_to_the_end(
         self, method: str, message: bytes, deadline: float, late: Callable[[float], None] | None
     ) -> bytes:
-        """Like `ask`, but leaves a request that nobody waits for any more to end by itself, within two seconds.
+        """Like `ask`, but leaves a request that nobody waits for any more to end by itself, within two seconds after
+        its deadline. One whose caller left before that is cancelled if the server survives it.
 
         Args:
             method, message, deadline: As for `ask`.
@@ -128,7 +137,7 @@ class GrpcChannel:
         finally:
             timer.cancel()
             if call.open:
-                self._leave(connection, call, patience_s)
+                self._leave(connection, call, patience_s, seconds_until(deadline))
         if isinstance(outcome, Exception):
             try:
                 raise outcome
@@ -136,12 +145,13 @@ class GrpcChannel:
                 del outcome, call  # an error holds this frame, which is not to hold the error, and so the message
         return outcome
 
-    def _leave(self, connection: GrpcConnection, call: GrpcCall, patience_s: float) -> None:
-        """Sees to a call that nobody waits for any more."""
+    def _leave(self, connection: GrpcConnection, call: GrpcCall, patience_s: float, early_s: float) -> None:
+        """Sees to a call that nobody waits for any more, so many seconds before its deadline."""
         if not call.answer.cancelled():  # whoever leaves early says nothing about the connection
             connection.unheard += 1
         given_up = BackendTimeout("The server did not answer in time.")
-        if patience_s and call.stream:  # one that waits for its turn is not sent any more
+        cancel = not call.stream or (early_s > CUT_OFF_S and connection.survives_cancelling)
+        if patience_s and not cancel:  # one that waits for its turn is not sent any more
             call.expiry = self._loop.call_later(patience_s, connection.give_up, call, given_up)
         else:
             connection.give_up(call, given_up)

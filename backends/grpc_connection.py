@@ -61,6 +61,7 @@ class GrpcConnection(asyncio.Protocol):
         over: Whether it takes no more calls.
         heard_at: When the server last sent anything, monotonic seconds.
         unheard: How many calls were not answered in time since then.
+        survives_cancelling: Whether the server survives that calls are cancelled; None where nobody asked it.
     """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop, is_over: Callable[[GrpcConnection], None]) -> None:
@@ -80,6 +81,7 @@ class GrpcConnection(asyncio.Protocol):
         self._gone = False
         self.heard_at = monotonic()
         self.unheard = 0
+        self.survives_cancelling: bool | None = None
 
     def begin(self, call: GrpcCall) -> None:
         """Sends a call, at once or when the server has room for it. A connection that is over ends it at once."""

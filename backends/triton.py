@@ -1,4 +1,4 @@
-"""Asks a Triton Inference Server, or any server of the same protocol, over gRPC.
+"""Asks a Triton Inference Server, or any other with its configuration and statistics, over gRPC.
 
 It uses the messages that tritonclient carries, over a channel of its own (docs/decisions/0027).
 """
@@ -17,7 +17,7 @@ from backends.grpc_call import RpcError
 from backends.grpc_channel import GrpcChannel
 from backends.oip import bytes_tensor
 from backends.server import Late, Parts, Served, ServerVariant, seconds_until, together
-from backends.triton_messages import declared_outputs, infer_request, totals, translated
+from backends.triton_messages import declared_outputs, infer_request, survives_cancelling, totals, translated
 from backends.turn_sender import TurnSender
 from router.errors import BackendFailed, BackendRejectedInput, BackendUnavailable
 from router.model import ModelSpec, Tensor, Tensors
@@ -134,6 +134,7 @@ class TritonServable:
         """Readiness and statistics at once: over a slow WAN, one round trip rather than two or three."""
         await together(
             self._check_ready(deadline),
+            self._read_server(deadline),
             *(self._read_statistics(name, served, deadline) for name, served in self._served.items()),
         )
 
@@ -144,6 +145,21 @@ class TritonServable:
         if not ready.ready:
             raise BackendUnavailable(f"The server says that {self._variant.label} is not ready.")
         self._rtt_s = time.monotonic() - started
+
+    async def _read_server(self, deadline: float) -> None:
+        """Asks once over each connection who is there: not every server survives that its calls are cancelled."""
+        connection = self._channel.connection
+        if connection is None or connection.survives_cancelling is not None:
+            return
+        request = service_pb2.ServerMetadataRequest()
+        try:
+            server = await self._read("ServerMetadata", request, service_pb2.ServerMetadataResponse, deadline)
+        except (RpcError, BackendFailed):  # who cannot say this can still answer
+            survives = False
+        else:
+            survives = survives_cancelling(server)
+        if connection is self._channel.connection:
+            connection.survives_cancelling = survives
 
     async def _read_statistics(self, name: str, served: Served, deadline: float) -> None:
         request = service_pb2.ModelStatisticsRequest(name=name)

@@ -62,6 +62,20 @@ def totals(statistics: Any) -> list[Totals]:
     ]
 
 
+def survives_cancelling(server: Any) -> bool:
+    """Whether a server survives that calls are cancelled, by its ServerMetadataResponse.
+
+    In Triton before 2.59, a cancellation that meets the end of its inference can crash the whole server.
+    """
+    if server.name != "triton":
+        return True
+    try:
+        major, minor = map(int, server.version.split(".")[:2])
+    except ValueError:
+        return False
+    return (major, minor) >= (2, 59)
+
+
 def translated(error: RpcError, label: str) -> BackendError:
     """A server's status as the router knows it."""
     code, sentence = error.code, error.detail.splitlines()

@@ -16,18 +16,27 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 class SlowCloud(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Speaks to the gateway as Triton does, and knows the model `digits`. Use it in an `async with` block.
 
+    Args:
+        version: The version of Triton that it says it is.
+
     Attributes:
         url: Its address.
         asked: How many inferences it was asked for while it held them.
+        cancelled: How many inferences were cancelled.
         quick: Set while it answers at once; cleared, it holds what it is asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = "2.51.0") -> None:
         self.url = ""
         self.asked = 0
+        self.cancelled = 0
+        self._version = version
         self.quick = asyncio.Event()
         self.quick.set()
         self._server: Any = None
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerMetadataResponse(name="triton", version=self._version)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=True)
@@ -42,7 +51,11 @@ class SlowCloud(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.asked += not self.quick.is_set()
-        await self.quick.wait()
+        try:
+            await self.quick.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         rows = request.inputs[0].shape[0]
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
         answer.outputs.add(name="label", datatype="INT64", shape=[rows, 1])

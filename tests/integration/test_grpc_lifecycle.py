@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.gateway_process import GatewayProcess, policy_text
-from tests.integration.scenario import edited, eventually, is_up, open_files, target
+from tests.integration.scenario import BLANK, edited, eventually, is_up, open_files, target
 from tests.integration.slow_cloud import SlowCloud
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -98,6 +99,28 @@ async def test_a_client_that_hangs_up_frees_everything(gateway: GatewayProcess, 
     await soon(lambda: target(gateway, "digits", "cloud")["in_flight"] == 0, "nobody waits for the cloud")
     await soon(lambda: open_files(gateway.process.pid) <= files, "no descriptor is left")
     assert "Traceback" not in gateway.log()
+
+
+@pytest.mark.parametrize(("version", "cancelled"), [("2.51.0", 0), ("2.59.0", 2)])
+async def test_a_cancellation_reaches_a_server_that_survives_it(
+    start_gateway: Callable[..., GatewayProcess], version: str, cancelled: int
+) -> None:
+    """Whether the client of the gateway speaks gRPC or HTTP."""
+    async with SlowCloud(version) as cloud:
+        gateway = await started(start_gateway, edited(policy_text(cloud.url), patient))
+        cloud.quick.clear()
+        async with grpc.aio.insecure_channel(gateway.grpc) as channel, httpx.AsyncClient() as client:
+            call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request())
+            body = {"model": "digits", "inputs": {"pixels": BLANK}}
+            posted = asyncio.create_task(client.post(f"{gateway.url}/infer", json=body, timeout=LONG_S))
+            await cloud.wait_asked(2)
+            call.cancel()
+            posted.cancel()
+            await soon(lambda: hung_up(gateway) == 2, "both are given up")
+            for _ in range(3):  # the cloud hears of a cancellation before it answers what was asked later
+                await soon(lambda: is_up(gateway), "the cloud answers")
+                await asyncio.sleep(0.3)
+            assert cloud.cancelled == cancelled
 
 
 async def test_the_requests_of_a_stream_run_side_by_side_and_are_answered_in_order(

@@ -131,6 +131,44 @@ async def test_a_caller_that_hangs_up_cancels_its_call() -> None:
         assert await channel.ask("Infer", b"question", soon()) == b"question"
 
 
+@pytest.mark.parametrize("survives", [None, False, True])
+async def test_what_is_to_end_by_itself_is_cancelled_if_its_caller_left_and_the_server_survives_it(
+    survives: bool | None,
+) -> None:
+    late: list[float] = []
+    async with grpcio() as peer, channel_to(f"grpc://127.0.0.1:{peer.port}") as channel:
+        waiting = asyncio.create_task(channel.ask_to_the_end("Wait", b"question", soon(), late.append))
+        await until(lambda: peer.waiting)
+        assert channel.connection is not None
+        channel.connection.survives_cancelling = survives
+        waiting.cancel()
+        if survives:
+            await until(lambda: peer.cancelled == 1)
+        else:
+            assert await channel.ask("Infer", b"question", soon()) == b"question"
+            peer.hold.set()
+            await until(lambda: late)
+        assert (peer.cancelled, len(late)) == ((1, 0) if survives else (0, 1))
+
+
+async def test_what_is_cut_off_at_its_deadline_ends_by_itself_and_says_how_late_it_was() -> None:
+    """Whichever of two timers for the same moment cuts it off: the channel's own, or its caller's."""
+    late: list[float] = []
+    async with grpcio() as peer, channel_to(f"grpc://127.0.0.1:{peer.port}") as channel:
+        await channel.ask("Infer", b"question", soon())
+        assert channel.connection is not None
+        channel.connection.survives_cancelling = True
+        for turn in range(5):
+            limit = asyncio.get_running_loop().time() + 0.1
+            with suppress(BackendTimeout, TimeoutError):
+                async with asyncio.timeout_at(limit if turn % 2 else None):
+                    await channel.ask_to_the_end("Wait", b"question", limit, late.append)
+        assert peer.waiting == 5
+        peer.hold.set()
+        await until(lambda: len(late) == 5)
+        assert not peer.cancelled
+
+
 async def test_a_server_that_shuts_down_finishes_what_it_has_begun_and_takes_nothing_new() -> None:
     async with grpcio() as peer, channel_to(f"grpc://127.0.0.1:{peer.port}") as channel:
         begun = [asyncio.create_task(channel.ask("Wait", bytes((turn,)), soon())) for turn in range(5)]

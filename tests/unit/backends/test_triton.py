@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -46,13 +48,18 @@ class Stub:
     Attributes:
         requests: What it was asked for.
         deadlines: By when.
+        asked: How often for anything else.
+        connection: What its next call goes over.
     """
+
+    connection: Any = None
 
     def __init__(self, response: Any, max_rows: int = 0, ready: bool = True) -> None:
         self.response = response
         self.ready = ready
         self.requests: list[Any] = []
         self.deadlines: list[float] = []
+        self.asked: Counter[str] = Counter()
         config = service_pb2.ModelConfigResponse()
         config.config.max_batch_size = max_rows
         self.says: dict[str, Any] = {
@@ -62,7 +69,10 @@ class Stub:
         }
 
     async def ask(self, method: str, message: bytes, deadline: float) -> bytes:
+        self.asked[method] += 1
         said = self.says[method]
+        if isinstance(said, Exception):
+            raise said
         return said if isinstance(said, bytes) else bytes(said.SerializeToString())
 
     async def ask_to_the_end(self, method: str, message: bytes, deadline: float, late: object) -> bytes:
@@ -156,6 +166,52 @@ async def test_a_model_that_is_not_ready_is_unavailable() -> None:
     servable = TritonServable(served_by(Stub(answer(), ready=False)), SPEC, ServerVariant("m"))
     with pytest.raises(BackendUnavailable, match="m is not ready"):
         await servable.probe(time.monotonic() + 5, synthetic=False)
+
+
+@pytest.mark.parametrize(
+    ("server", "survives"),
+    [
+        (service_pb2.ServerMetadataResponse(name="triton", version="2.51.0"), False),
+        (service_pb2.ServerMetadataResponse(name="triton", version="2.58.0"), False),
+        (service_pb2.ServerMetadataResponse(name="triton", version="2.59.0"), True),
+        (service_pb2.ServerMetadataResponse(name="triton", version="2.60.1dev"), True),
+        (service_pb2.ServerMetadataResponse(name="triton", version="3.0"), True),
+        (service_pb2.ServerMetadataResponse(name="triton", version="main"), False),
+        (service_pb2.ServerMetadataResponse(name="triton"), False),
+        (service_pb2.ServerMetadataResponse(name="mlserver", version="1.7.1"), True),
+        (failure(grpc.StatusCode.UNIMPLEMENTED), False),
+        (b"\xff", False),
+    ],
+)
+async def test_it_is_asked_once_over_each_connection_whether_its_calls_may_be_cancelled(
+    server: Any, survives: bool
+) -> None:
+    stub = Stub(answer())
+    stub.says["ServerMetadata"] = server
+    servable = TritonServable(served_by(stub), SPEC, ServerVariant("m"))
+    await servable.probe(time.monotonic() + 5, synthetic=False)
+    assert stub.asked["ServerMetadata"] == 0, "there is no connection yet"
+    for turn in (1, 2):
+        stub.connection = SimpleNamespace(survives_cancelling=None)
+        for _ in range(3):
+            await servable.probe(time.monotonic() + 5, synthetic=False)
+        assert stub.connection.survives_cancelling is survives
+        assert stub.asked["ServerMetadata"] == turn
+
+
+async def test_what_a_server_says_of_itself_counts_for_no_other_connection() -> None:
+    class Replaced(Stub):
+        async def ask(self, method: str, message: bytes, deadline: float) -> bytes:
+            if method == "ServerMetadata":
+                self.connection = SimpleNamespace(survives_cancelling=None)
+            return await super().ask(method, message, deadline)
+
+    stub = Replaced(answer())
+    stub.says["ServerMetadata"] = service_pb2.ServerMetadataResponse(name="triton", version="2.59.0")
+    first = stub.connection = SimpleNamespace(survives_cancelling=None)
+    await TritonServable(served_by(stub), SPEC, ServerVariant("m")).probe(time.monotonic() + 5, synthetic=False)
+    assert first is not stub.connection
+    assert (first.survives_cancelling, stub.connection.survives_cancelling) == (None, None)
 
 
 @pytest.mark.parametrize("url", ["grpc://host:8001", "grpcs://host:443", "grpc://[::1]:8001"])
