@@ -66,6 +66,7 @@ class Instance:
 
     Attributes:
         inline: The opened model, if it can run on the event loop itself.
+        alarm: Set when its next probe may be due sooner than it was.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Instance:
         self.admission = Admission(ConcurrencyLimit(), MOST_WAITING)
         self.unsettled = True
         self.limits = TimeLimits()
+        self.alarm = asyncio.Event()
         self._asked_at: float | None = None
         self._tried: dict[int, float] = {}
 
@@ -263,6 +265,8 @@ class Permit:
             instance.admission.limit.sampled(now, now - self._started, self._in_flight)
         instance.admission.leave(now)
         instance.breaker.attempt_ended(record.outcome, now, error)
+        if not instance.breaker.admits:
+            instance.alarm.set()
         if late:
             instance.let_go()
 

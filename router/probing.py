@@ -1,11 +1,13 @@
-"""Keeps the health of opened models known: each has a task that probes it whenever its breaker says so."""
+"""Keeps the health of opened models known: each has a task that probes it, at the pace of all of its backend."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from router.instance import Instance
+from router.probe_pace import ProbePace
 
 FIRST_PROBES_S = 0.5
 """How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
@@ -20,13 +22,14 @@ class Probing:
         flipped: Called after a probe that changed a breaker's state.
     """
 
-    __slots__ = ("_clock", "_flipped", "_probes", "_random")
+    __slots__ = ("_clock", "_flipped", "_paces", "_probes", "_random")
 
     def __init__(self, clock: Callable[[], float], random: Callable[[], float], flipped: Callable[[], None]) -> None:
         self._clock = clock
         self._random = random
         self._flipped = flipped
         self._probes: dict[Instance, asyncio.Task[None]] = {}
+        self._paces: dict[int, ProbePace] = {}
 
     async def first(
         self, tasks: asyncio.TaskGroup, instances: Iterable[Instance]
@@ -56,12 +59,27 @@ class Probing:
     async def _forever(self, instance: Instance, first: asyncio.Task[None]) -> None:
         await first
         self._flipped()
-        # Its cancellation alone would not do: a group of tasks that fails at that moment forgets that it was told.
-        while instance in self._probes:
-            # Opening may put the probe off while this sleeps.
-            while (wait := instance.breaker.next_probe_at - self._clock()) > 0:  # noqa: ASYNC110 no event tells
-                await asyncio.sleep(wait)
-            before = instance.breaker.state
-            await instance.probe(self._clock, self._random)
-            if instance.breaker.state is not before:
-                self._flipped()
+        pace = self._paces.setdefault(id(instance.backend), ProbePace())
+        pace.join(instance, self._clock())
+        try:
+            # Its cancellation alone would not do: a group of tasks that fails at that moment forgets that it was told.
+            while instance in self._probes:
+                await self._until_due(instance, pace)
+                before = instance.breaker.state
+                await instance.probe(self._clock, self._random)
+                pace.probed(instance, self._clock())
+                if instance.breaker.state is not before:
+                    self._flipped()
+        finally:
+            pace.leave(instance)
+            if not pace:
+                del self._paces[id(instance.backend)]
+
+    async def _until_due(self, instance: Instance, pace: ProbePace) -> None:
+        # Whatever happens while this waits may bring the probe forward, or put it off.
+        while (wait := pace.due_at(instance) - self._clock()) > 0:
+            instance.alarm.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await instance.alarm.wait()
+            pace.looked_at(instance, self._clock())
