@@ -1,4 +1,7 @@
-"""The command line: `hybrid-router serve`, and everything else that is done to or with a gateway from a terminal."""
+"""The command line: `hybrid-router serve`, and everything else that is done to or with a gateway from a terminal.
+
+What a command needs is imported when it runs, so that none waits for what another needs.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
 from app import client
 from app.device_command import device
 from app.models_command import models
+from app.places import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE
 from app.policy_command import check_policy, load_policy, policy
-from app.settings import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE, Settings, last_good_policy
 from conformance.command import conformance
 from drills.command import drill
 from planning.bench.command import bench
 from planning.command import advise, tco
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 CLOUD_LOOK_EVERY_S = 0.2
 
@@ -64,6 +69,10 @@ def make_settings(**given: Any) -> Settings:
     Raises:
         click.ClickException: Something is wrong with them; the message says what.
     """
+    from pydantic import ValidationError
+
+    from app.settings import Settings, last_good_policy
+
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 import orjson
 
 GATEWAY = "http://127.0.0.1:8080"
@@ -109,6 +108,8 @@ def status(url: str, api_key: str | None, as_json: bool) -> None:
 
 
 def _ask(method: str, url: str, api_key: str | None, **request: Any) -> Any:
+    import httpx  # when it is needed: it takes as long to import as all commands do
+
     headers = request.pop("headers", {}) | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     try:
         # A proxy from the environment must not stand between a device and its own gateway.

@@ -143,7 +143,7 @@ class TritonProcess:
         """Wait until every model is loaded.
 
         Args:
-            timeout_s: seconds; a Raspberry Pi takes a good many more than a desktop's three.
+            timeout_s: seconds; a Raspberry Pi takes a good many more than a desktop's one.
 
         Raises:
             CloudUnavailable: the server ended, or was not ready in time. It is stopped then.
@@ -268,7 +268,10 @@ def _command(install: CloudInstall, runtime: Path, ports: CloudPorts, shared_mem
         "grpc-http2-max-ping-strikes": 0,
         "log-info": "false",
     }
-    return [str(install.server), *(f"--{name}={value}" for name, value in options.items())]
+    # Whether a config lacks something is asked of the model, in a process of its own that imports all it needs: most
+    # of the start. Ours lack nothing.
+    flags = ["--disable-auto-complete-config"] if install.repository == DEFAULT_REPOSITORY else []
+    return [str(install.server), *flags, *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _free_ports(asked: CloudPorts) -> CloudPorts:

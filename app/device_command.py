@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +44,8 @@ def check(hef: Path | None, golden: Path | None, tolerance: float, seconds: floa
       hybrid-router device check
       hybrid-router device check --hef model.hef --golden model-golden.npz
     """
+    import asyncio
+
     from app.device_bench import Request
     from app.device_check import STEPS
     from app.device_check import check as run

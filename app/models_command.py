@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from app.places import DEFAULT_MODELS, DEFAULT_POLICY
 from app.policy_command import check_policy
-from app.settings import DEFAULT_MODELS, DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from app.model_profile import Profile
@@ -114,6 +113,8 @@ def _file_profiles(file: Path, rows: int, runs: int, threads: int) -> list[tuple
 
 
 def _variant_profiles(name: str, policy: Path, models_dir: Path, rows: int, runs: int) -> list[tuple[str, Profile]]:
+    import asyncio
+
     from app.model_profile import profile_file, profile_variant
     from backends.onnx import OnnxOptions, OnnxVariant
     from backends.registry import backend_maker

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.settings import DEFAULT_POLICY
+from app.places import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from router.deployment import Deployment

@@ -9,9 +9,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEFAULT_POLICY = Path("policies/samples/default.yaml")
-DEFAULT_MODELS = Path("deploy/models")
-DEFAULT_STATE = Path("state")
+from app.places import DEFAULT_MODELS, DEFAULT_POLICY, DEFAULT_STATE
 
 NEEDS_KEY = (
     "can be reached from other machines: set HYBRID_ROUTER_API_KEY (at least 16 characters) to listen there, "

@@ -2,3 +2,8 @@
 
 Everything here looks at a gateway from outside, over HTTP and as a process; nothing imports the engine.
 """
+
+from pathlib import Path
+
+DEFAULT_FILE = Path(__file__).with_name("default.yaml")
+"""The drill file that comes with it."""

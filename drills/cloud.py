@@ -11,7 +11,7 @@ from drills.child import Child, ChildFailed, python
 from drills.line import Line
 
 START_S = 60.0
-"""Loading the models takes three seconds on a desktop, and a good deal longer on a Raspberry Pi."""
+"""Loading the models takes a second on a desktop, and a good deal longer on a Raspberry Pi."""
 
 NICENESS = "10"
 """The cloud shares cores with the gateway here, which it would not in life, and starting it costs seconds of CPU."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import signal
 import sys
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from drills import DEFAULT_FILE
 from drills.expectations import EXPECTATIONS, Expectation
-from drills.slo import DEFAULT_FILE, DrillFile, DrillFileError, load_drill_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from drills.conduct import Outcome, Theatre
     from drills.progress import Progress
+    from drills.slo import DrillFile
 
 EXTRAS = {"aiohttp": "aiohttp", "dns": "dnspython", "matplotlib": "matplotlib"}
 LONGEST_WATCH_S = 600.0
@@ -126,6 +126,8 @@ def _list(stage: Theatre) -> None:
 
 
 def _plan(file: Path, stage: Theatre, scenarios: Sequence[str], seconds: float | None) -> DrillFile:
+    from drills.slo import DrillFileError, load_drill_file
+
     for name in scenarios:
         if name not in stage.scenarios:
             raise CannotRun(f"There is no scenario {name}. There are {', '.join(stage.scenarios)}.")
@@ -152,6 +154,8 @@ def _ends_in_order() -> Iterator[None]:
 
 
 def _run(plan: DrillFile, stage: Theatre, names: Sequence[str], relay: bool) -> Outcome:
+    import asyncio
+
     from drills.conduct import Broken, conduct
 
     progress = _progress()
@@ -166,6 +170,8 @@ def _run(plan: DrillFile, stage: Theatre, names: Sequence[str], relay: bool) -> 
 def _watch(
     plan: DrillFile, url: str, model: str, inputs: bytes | None, api_key: str | None, seconds: float | None
 ) -> tuple[Outcome, Mapping[str, Expectation]]:
+    import asyncio
+
     from drills.conduct import Outcome
     from drills.judgement import judge
     from drills.load import LoadFailed

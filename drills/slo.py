@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat
-
-DEFAULT_FILE = Path(__file__).with_name("default.yaml")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -36,6 +36,9 @@ from planning.units import (
 Billing = Literal["by-use", "always-on"]
 BILLINGS: Final[tuple[Billing, ...]] = ("by-use", "always-on")
 
+PER_SECOND: Final = INFERENCE / SECOND
+MONEY_PER_MONTH: Final = MONEY / MONTH
+
 ALMOST_WHOLE = 1e-9
 """A load that exceeds what n machines do by less than this share is rounding, and needs no further machine."""
 
@@ -96,7 +99,7 @@ class Cost:
     @property
     def per_month(self) -> Amount:
         """Money a month, all parts."""
-        return _total(self.parts).to(MONEY / MONTH)
+        return _total(self.parts).to(MONEY_PER_MONTH)
 
     @property
     def per_million(self) -> Amount:
@@ -105,7 +108,7 @@ class Cost:
 
     def parts_per_month(self) -> dict[str, Amount]:
         """Money a month, by what it is spent on."""
-        return {name: part.to(MONEY / MONTH) for name, part in self.parts.items()}
+        return {name: part.to(MONEY_PER_MONTH) for name, part in self.parts.items()}
 
 
 def _total(parts: Mapping[str, Quantity]) -> Quantity:
@@ -117,8 +120,8 @@ def _total(parts: Mapping[str, Quantity]) -> Quantity:
 
 def edge_cost(inputs: CostInputs) -> Cost:
     """What devices cost that answer all of it."""
-    rate = inputs.rate_per_second * INFERENCE / SECOND
-    capacity = inputs.device_per_second * inputs.device_utilisation * INFERENCE / SECOND
+    rate = inputs.rate_per_second * PER_SECOND
+    capacity = inputs.device_per_second * inputs.device_utilisation * PER_SECOND
     devices = np.maximum(inputs.sites, machines_for(rate, capacity))
     write_off = inputs.hardware * MONEY / (inputs.lifetime_years * YEAR)
     power = inputs.watts * WATT * (inputs.per_kwh * MONEY / KILOWATT_HOUR)
@@ -133,8 +136,8 @@ def edge_cost(inputs: CostInputs) -> Cost:
 
 def cloud_cost(inputs: CostInputs, billing: Billing) -> Cost:
     """What nodes cost that answer all of it."""
-    rate = inputs.rate_per_second * INFERENCE / SECOND
-    capacity = inputs.node_per_second * inputs.node_utilisation * INFERENCE / SECOND
+    rate = inputs.rate_per_second * PER_SECOND
+    capacity = inputs.node_per_second * inputs.node_utilisation * PER_SECOND
     nodes = (rate / capacity).number() if billing == "by-use" else machines_for(rate, capacity)
     parts = {
         "rent": nodes * (inputs.per_hour * MONEY / HOUR),

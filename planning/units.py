@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -49,16 +50,14 @@ class Quantity:
     def __mul__(self, other: Quantity | Amount) -> Quantity:
         if not isinstance(other, Quantity):
             return Quantity(self.value * other, self.exponents)
-        exponents = tuple(mine + its for mine, its in zip(self.exponents, other.exponents, strict=True))
-        return Quantity(self.value * other.value, exponents)
+        return Quantity(self.value * other.value, _added(self.exponents, other.exponents))
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Quantity | Amount) -> Quantity:
         if not isinstance(other, Quantity):
             return Quantity(self.value / other, self.exponents)
-        exponents = tuple(mine - its for mine, its in zip(self.exponents, other.exponents, strict=True))
-        return Quantity(self.value / other.value, exponents)
+        return Quantity(self.value / other.value, _subtracted(self.exponents, other.exponents))
 
     def to(self, unit: Quantity) -> Amount:
         """How many of `unit` this is.
@@ -80,6 +79,16 @@ class Quantity:
     def _same(self, other: Quantity) -> None:
         if self.exponents != other.exponents:
             raise UnitMismatch(f"{_words(self.exponents)} is not {_words(other.exponents)}")
+
+
+@cache  # formulas have few units, and are worked out thousands of times
+def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(mine + its for mine, its in zip(one, other, strict=True))
+
+
+@cache
+def _subtracted(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(mine - its for mine, its in zip(one, other, strict=True))
 
 
 def _words(exponents: tuple[int, ...]) -> str:

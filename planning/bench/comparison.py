@@ -1,8 +1,7 @@
 """Whether two results differ, cell by cell, or only look as if they did. Pure.
 
-The interval of a difference is a bootstrap's: blocks of neighbouring requests are drawn again, since neighbours are
-alike (Künsch 1989), and so are rounds, since a machine is not the same twice. Few rounds say little about how rounds
-differ, so their intervals are widened by Student's factor for as many.
+The interval of a difference is a bootstrap's. Few rounds say little about how rounds differ, so their intervals are
+widened by Student's factor for as many.
 
 Invariants:
 
@@ -24,10 +23,10 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planning.bench.bootstrap import replicates
 from planning.bench.results import CellResults, Results
 
 LEVEL = 0.05
-REPLICATES = 999
 SHARES: Final[Mapping[str, float]] = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
 LEAST_ROUNDS = 2
 """Of each cell, for the level to hold: with fewer, nothing is known of how rounds differ."""
@@ -142,7 +141,8 @@ def differences(
     """
     at_a, at_b = _quantiles(np.concatenate(a)), _quantiles(np.concatenate(b))
     observed = at_b - at_a
-    drawn = _replicates(b, randomness) - _replicates(a, randomness)
+    shares = list(SHARES.values())
+    drawn = replicates(b, shares, randomness) - replicates(a, shares, randomness)
     tail = LEVEL / len(SHARES) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     widened = _widening(min(len(a), len(b)), tail)
@@ -163,37 +163,6 @@ def _verdict(low: float | None, high: float | None) -> Verdict:
     if low > 0:
         return "slower"
     return "faster" if high < 0 else "no difference"
-
-
-def _replicates(rounds: Sequence[NDArray[np.int64]], randomness: np.random.Generator) -> NDArray[np.float64]:
-    """The quantiles of as many latencies drawn again, many times. Sorted once: drawing is counting."""
-    latencies = np.concatenate(rounds)
-    order = np.argsort(latencies, kind="stable")
-    ordered = latencies[order]
-    ends = np.cumsum([len(one) for one in rounds])
-    shares = np.array(list(SHARES.values()))
-    drawn = np.empty((REPLICATES, len(SHARES)))
-    for replicate in drawn:
-        times = np.zeros(len(latencies), np.int64)
-        for number in randomness.integers(0, len(rounds), len(rounds)):
-            count = len(rounds[number])
-            times[ends[number] - count : ends[number]] += _times_drawn(count, randomness)
-        up_to = np.cumsum(times[order])
-        replicate[:] = ordered[np.searchsorted(up_to, np.ceil(shares * up_to[-1]))]
-    return drawn
-
-
-def _times_drawn(count: int, randomness: np.random.Generator) -> NDArray[np.int64]:
-    """How often each of a round's latencies is drawn, about as many in all, in blocks of neighbours.
-
-    The end is followed by the beginning, so that each is as likely to be drawn.
-    """
-    length = math.ceil(count ** (1 / 3))
-    starts = randomness.integers(0, count, math.ceil(count / length))
-    begun = np.bincount(starts, minlength=count + length) - np.bincount(starts + length, minlength=count + length)
-    times = np.cumsum(begun)
-    times[:length] += times[count:]
-    return times[:count]
 
 
 def _quantiles(latencies: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from pathlib import PurePath
 
 from planning.bench.plan import Network
 from planning.bench.results import CellResults, UnusableResults, load_results
-from planning.report.pictures import LatencyCurve
 from planning.sections import UnusableFile
 
 MOST_POINTS = 300
@@ -53,6 +52,21 @@ class Run:
         """The time within which a share of all requests was answered, by nearest rank; None: so many never were."""
         place = max(math.ceil(round(share * self.sent, 6)), 1)  # rounded: 0.07 of 100 are 7
         return self.sorted_ms[place - 1] if place <= len(self.sorted_ms) else None
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyCurve:
+    """How long the requests of one run took.
+
+    Args:
+        name: Of the run.
+        sorted_ms: Latencies, the shortest first.
+        share: Of the requests that took at most as long.
+    """
+
+    name: str
+    sorted_ms: tuple[float, ...]
+    share: tuple[float, ...]
 
 
 def load_runs(content: bytes, source: str) -> tuple[Run, ...]:

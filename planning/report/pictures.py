@@ -7,7 +7,6 @@ that shape and text do not say too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from planning.ownership import Curves
 from planning.report.break_evens import Crossing
+from planning.report.latencies import LatencyCurve
 from planning.report.palette import FAINT, INK, QUIET, look
 from planning.report.typeface import short
 from planning.rubric import CHOICES, Choice
@@ -28,21 +28,6 @@ NEAR_THE_END = 0.12
 """Where a word is no longer centred, as a share of the axis."""
 LINE_HEIGHT = 0.07
 """Least distance of two labels at the ends of lines, as a share of the axis."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyCurve:
-    """How long the requests of one run took.
-
-    Args:
-        name: Of the run.
-        sorted_ms: Latencies, the shortest first.
-        share: Of the requests that took at most as long.
-    """
-
-    name: str
-    sorted_ms: tuple[float, ...]
-    share: tuple[float, ...]
 
 
 def draw_costs(

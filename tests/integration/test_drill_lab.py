@@ -230,22 +230,35 @@ def start_lab() -> subprocess.Popen[str]:
     return process
 
 
-def test_a_lab_that_is_interrupted_leaves_nothing() -> None:
-    process = start_lab()
-    started = children(process.pid)
-    assert len(started) >= 5
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-    assert alive(started) == []
-    assert left_over(process.pid) == []
-
-
-def test_what_a_killed_lab_leaves_behind_the_next_one_removes() -> None:
+@pytest.fixture(scope="module")
+def killed_lab() -> int:
+    """The process id of a lab that was killed with everything in it up."""
     process = start_lab()
     started = children(process.pid)
     process.kill()
     process.wait(10)
     eventually(lambda: not alive(started), "every process of a killed lab was gone")
     assert left_over(process.pid) != []
-    with Lab(relay=False):
-        assert left_over(process.pid) == []
+    return process.pid
+
+
+@pytest.fixture(scope="module")
+def next_lab(killed_lab: int) -> Iterator[subprocess.Popen[str]]:
+    """The one after that."""
+    with start_lab() as process:
+        yield process
+        process.send_signal(signal.SIGINT)  # harmless where a test has ended it
+
+
+def test_what_a_killed_lab_leaves_behind_the_next_one_removes(killed_lab: int, next_lab: subprocess.Popen[str]) -> None:
+    assert next_lab.poll() is None
+    assert left_over(killed_lab) == []
+
+
+def test_a_lab_that_is_interrupted_leaves_nothing(next_lab: subprocess.Popen[str]) -> None:
+    started = children(next_lab.pid)
+    assert len(started) >= 5
+    next_lab.send_signal(signal.SIGINT)
+    next_lab.wait(30)
+    assert alive(started) == []
+    assert left_over(next_lab.pid) == []

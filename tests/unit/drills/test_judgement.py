@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drills import DEFAULT_FILE
 from drills.expectations import EXPECTATIONS
 from drills.figures import quantile
 from drills.judgement import Verdict, judge
 from drills.record import Record, Sample, Sighting, Wire
 from drills.scenarios import SCENARIOS
-from drills.slo import DEFAULT_FILE, Slo, load_drill_file
+from drills.slo import Slo, load_drill_file
 from tests.unit.drills.records import (
     BEGAN,
     DETECTED_S,

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.device_health import read_thermal
+from drills import DEFAULT_FILE
 from drills.overheat import BACK_BELOW_C, BUSY_C, IDLE_C, Board, nearer
 from drills.scenarios import SCENARIOS
-from drills.slo import DEFAULT_FILE, load_drill_file
+from drills.slo import load_drill_file
 from router.device import DeviceLimits
 
 celsius = st.floats(0, 120)

@@ -9,11 +9,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from drills import DEFAULT_FILE
 from drills.expectations import EXPECTATIONS
 from drills.judgement import judge
 from drills.record import Record, Sighting
 from drills.report import write_report
-from drills.slo import DEFAULT_FILE, load_drill_file
+from drills.slo import load_drill_file
 from drills.summary import Drill, as_json, table
 from tests.unit.drills.records import failure, outage, with_sample
 

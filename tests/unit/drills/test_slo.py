@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from drills import DEFAULT_FILE
 from drills.expectations import EXPECTATIONS
-from drills.slo import DEFAULT_FILE, DrillFile, DrillFileError, load_drill_file
+from drills.slo import DrillFile, DrillFileError, load_drill_file
 
 TEXT = DEFAULT_FILE.read_text()
 
