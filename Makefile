@@ -40,6 +40,7 @@ check: .venv/dev.stamp  ## what CI checks before it tests: lint, format, types, 
 
 bench: .venv/dev.stamp cloud peers slow-peers  ## benchmarks, side by side in one run: three quarters of an hour
 	$(BIN)/python -m tests.perf.hot_path
+	$(BIN)/python -m tests.perf.lone
 	$(BIN)/python -m tests.perf.parts
 	$(BIN)/python -m tests.perf.peers
 	$(BIN)/python -m tests.perf.through_triton

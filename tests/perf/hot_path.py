@@ -80,7 +80,7 @@ def main(rounds: int, seconds: int) -> None:
 
 def _measure(subject: Subject, seconds: int) -> tuple[float, float, float]:
     """CPU seconds per request, requests per second, and resident megabytes."""
-    with _server(subject) as (pid, url), tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+    with server(subject) as (pid, url), tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         if subject.body is not None:
             script.write(
                 f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = {subject.body!r}\n"
@@ -98,7 +98,8 @@ def _measure(subject: Subject, seconds: int) -> tuple[float, float, float]:
 
 
 @contextmanager
-def _server(subject: Subject) -> Iterator[tuple[int, str]]:
+def server(subject: Subject) -> Iterator[tuple[int, str]]:
+    """Runs a server; gives its process id and its URL."""
     command = [sys.executable, "-m", "tests.perf.nothing", subject.app.partition(":")[2]]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
