@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that none waits for what anoth
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +62,11 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def _collect_nothing_yet() -> None:
+    """Leaves the garbage collector off until the gateway is there: a start makes little garbage and much else."""
+    gc.disable()
 
 
 def make_settings(**given: Any) -> Settings:
@@ -125,6 +131,7 @@ def serve(**options: Any) -> None:
     SIGTERM makes /readyz say no, then closes the door, and lets requests under way end; Ctrl-C does without the notice.
     With --fd, connections that arrive while the gateway is restarted wait in the socket, and are answered.
     """
+    _collect_nothing_yet()
     from app.server import ListenRefused
     from app.server import serve as run
 
@@ -143,6 +150,7 @@ def demo(grpc_port: int, http_port: int, metrics_port: int, **options: Any) -> N
 
     Where Triton cannot start, the gateway starts all the same, says why, and serves locally. Ctrl-C stops both.
     """
+    _collect_nothing_yet()
     from app.cloud import CloudPorts
     from app.demo import run_demo
     from app.server import ListenRefused

@@ -91,8 +91,8 @@ def make_gateway(settings: Settings, lifecycle: Lifecycle) -> Gateway:
         async with engine.running(), asyncio.TaskGroup() as tasks:
             await policy_file.start()
             # What is there by now stays: a collector that looks through it again stops every request for 10 ms or more.
-            gc.collect()
             gc.freeze()
+            gc.enable()
             beside = [
                 tasks.create_task(policy_file.watch(), name="policy file"),
                 tasks.create_task(sensing.run(), name="device"),
