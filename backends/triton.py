@@ -116,11 +116,11 @@ class TritonServable:
     async def probe(self, deadline: float, *, synthetic: bool) -> Reply | None:
         """Asks whether the model is ready, which measures the round trip, and reads its statistics.
 
-        A synthetic probe reads how many rows the server takes at a time, and makes an inference on zeros.
+        A synthetic probe reads who the server is and how many rows it takes at a time, and makes an inference on zeros.
         """
         try:
             if synthetic:
-                await self._read_config(deadline)
+                await together(self._read_config(deadline), self._read_server(deadline))
             else:
                 await self._read_state(deadline)
         except RpcError as error:

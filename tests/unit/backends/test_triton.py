@@ -193,8 +193,9 @@ async def test_it_is_asked_once_over_each_connection_whether_its_calls_may_be_ca
     assert stub.asked["ServerMetadata"] == 0, "there is no connection yet"
     for turn in (1, 2):
         stub.connection = SimpleNamespace(survives_cancelling=None)
-        for _ in range(3):
-            await servable.probe(time.monotonic() + 5, synthetic=False)
+        for number in range(3):
+            await servable.probe(time.monotonic() + 5, synthetic=turn == 2 and number == 0)
+            assert stub.connection.survives_cancelling is not None
         assert stub.connection.survives_cancelling is survives
         assert stub.asked["ServerMetadata"] == turn
 
