@@ -52,7 +52,8 @@ class ProbePace:
         """Takes in what its breaker says between two probes: users' requests may have opened it."""
         if self._well[instance] and not instance.breaker.admits:
             self._not_before[instance] = now
-            self._tell_others(instance, now, well=False)
+            self._well[instance] = False
+            self.hurry(now, but=instance)
 
     def probed(self, instance: Instance, now: float) -> None:
         """Takes in what its breaker says after a probe."""
@@ -64,21 +65,22 @@ class ProbePace:
             self._overtaken.discard(instance)
         well = instance.breaker.admits and patient
         if well != self._well[instance]:
-            self._tell_others(instance, now, well=well)
+            self._well[instance] = well
+            self.hurry(now, but=instance)
 
     def _turn(self, now: float) -> float:
         self._last_turn = max(self._last_turn + 1 / PROBES_PER_S, now + CHECK_INTERVAL_S)
         return self._last_turn
 
-    def _tell_others(self, instance: Instance, now: float, *, well: bool) -> None:
-        self._well[instance] = well
-        self._last_turn = now  # whoever is hurried gives up the turn that it had
-        for place, (other, not_before) in enumerate(self._not_before.items()):
+    def hurry(self, now: float, but: Instance | None = None) -> None:
+        """Has each of them probed soon, but for that one. Whoever is hurried gives up the turn that it had."""
+        self._last_turn = now
+        for place, (instance, not_before) in enumerate(self._not_before.items()):
             hurried = now + place / NEWS_PER_S
-            if other is instance:
+            if instance is but:
                 continue
-            if self.due_at(other) <= now:
-                self._overtaken.add(other)
+            if self.due_at(instance) <= now:
+                self._overtaken.add(instance)
             elif hurried < not_before:
-                self._not_before[other] = hurried
-                other.alarm.set()
+                self._not_before[instance] = hurried
+                instance.alarm.set()

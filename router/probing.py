@@ -55,6 +55,8 @@ class Probing:
             probe.cancel()
         if probes:
             await asyncio.wait(probes)
+        for pace in self._paces.values():
+            pace.hurry(self._clock())  # those that are left had their turns among more
 
     async def _forever(self, instance: Instance, first: asyncio.Task[None]) -> None:
         await first

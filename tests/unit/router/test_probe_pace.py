@@ -84,6 +84,18 @@ async def test_one_that_users_found_to_be_gone_is_probed_at_once_though_it_is_on
         assert open_of_cloud(engine) == 0
 
 
+@in_virtual_time
+async def test_one_that_is_left_of_many_is_probed_as_often_as_one() -> None:
+    lab = Lab()
+    async with lab.running(of_many(300)) as engine:
+        await asyncio.sleep(MINUTE_S)
+        await engine.adopt(of_many(1), must_open=False)
+        await asyncio.sleep(2 * CHECK_INTERVAL_S)
+        lab.cloud.probes.clear()
+        await asyncio.sleep(10 * CHECK_INTERVAL_S)
+        assert len(lab.cloud.probes) >= 9
+
+
 @dataclass(eq=False)
 class Probed:
     """What the pace sees of an instance, and what becomes of its probes."""
