@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 from app.codec.problem import Headers
 from app.dialects import Dialect
 
-if TYPE_CHECKING:
-    from app.http_protocol import HttpProtocol
+
+class Connection(Protocol):
+    """What a request came over.
+
+    Attributes:
+        tasks: Those at work for its requests.
+    """
+
+    tasks: set[asyncio.Task[None]]
+
+    def answer(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
+        """Sends the answer to a request."""
 
 
 class Head:
@@ -44,7 +54,7 @@ class Exchange:
     To uvicorn's protocol it is the cycle under way, which a pipelined request waits for.
 
     Args:
-        protocol: Its connection.
+        connection: What it came over.
         head: Its head.
         body: Its body.
         keep_alive: Whether the connection stays open behind the answer.
@@ -56,24 +66,24 @@ class Exchange:
         message_event: Set by uvicorn when the client leaves.
     """
 
-    __slots__ = ("_protocol", "_task", "arrived", "body", "disconnected", "head", "keep_alive", "response_complete")
+    __slots__ = ("_connection", "_task", "arrived", "body", "disconnected", "head", "keep_alive", "response_complete")
 
     message_event: ClassVar = _Nobody()
 
-    def __init__(self, protocol: HttpProtocol, head: Head, body: bytes, keep_alive: bool, arrived: float) -> None:
+    def __init__(self, connection: Connection, head: Head, body: bytes, keep_alive: bool, arrived: float) -> None:
         self.head = head
         self.body = body
         self.arrived = arrived
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
-        self._protocol = protocol
+        self._connection = connection
         self._task: asyncio.Task[None] | None = None
 
     def work(self, task: asyncio.Task[None]) -> None:
         """Is told of the task that is going to answer, and is cancelled if the client leaves before."""
         self._task = task
-        tasks = self._protocol.tasks
+        tasks = self._connection.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -93,4 +103,4 @@ class Exchange:
         if not self.disconnected:
             self.response_complete = True
             self.body = b""  # the connection keeps this exchange until the next
-            self._protocol.answer(self, status, body, headers)
+            self._connection.answer(self, status, body, headers)
