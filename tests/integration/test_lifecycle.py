@@ -218,3 +218,25 @@ def test_a_socket_that_others_can_reach_needs_a_key(policy: Path, state: dict[st
         )
     assert ended.returncode == 1
     assert "HYBRID_ROUTER_API_KEY" in ended.stderr
+
+
+COLLECTS = """
+import gc, os, signal
+from app.server import serve
+from app.settings import Settings
+
+def announce(_):
+    print("collects" if gc.isenabled() else "does not collect", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+
+gc.disable()
+serve(Settings(port=0, grpc_port=None), announce)
+"""
+
+
+def test_the_garbage_collector_is_on_once_the_gateway_is_there(policy: Path, state: dict[str, str]) -> None:
+    """The command leaves it off until then."""
+    environment = os.environ | state | {"HYBRID_ROUTER_POLICY": str(policy)}
+    command = [sys.executable, "-c", COLLECTS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "collects\n", done.stderr
