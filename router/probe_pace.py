@@ -2,8 +2,8 @@
 
 Invariants:
 - None is probed before its breaker wants it to be, and one whose breaker is in a hurry is probed at once.
-- All others together are probed `PROBES_PER_S` times a second at most, evenly and in turn. For a few of them that is as
-  often as their breakers want.
+- All others together are probed in turn, `AT_A_TIME` of them each `CHECK_INTERVAL_S` at most. For so many or fewer that
+  is as often as their breakers want. A processor that is woken once for all of them has less to do than once for each.
 - What became of one may have become of all: when one is found to be well or unwell that was not, every other is probed
   within their number divided by `NEWS_PER_S`, or as soon after that as its breaker wants it to be. A probe that was
   under way at that moment does not count.
@@ -16,17 +16,18 @@ import math
 from router.breaker import CHECK_INTERVAL_S
 from router.instance import Instance
 
-PROBES_PER_S = 25.0
+AT_A_TIME = 5
 NEWS_PER_S = 200.0
 
 
 class ProbePace:
     """See the module. Every instance in it has the same backend."""
 
-    __slots__ = ("_last_turn", "_not_before", "_overtaken", "_well")
+    __slots__ = ("_last_turn", "_not_before", "_overtaken", "_taken", "_well")
 
     def __init__(self) -> None:
         self._last_turn = -math.inf
+        self._taken = 0
         self._not_before: dict[Instance, float] = {}
         self._well: dict[Instance, bool] = {}
         self._overtaken: set[Instance] = set()
@@ -69,7 +70,11 @@ class ProbePace:
             self.hurry(now, but=instance)
 
     def _turn(self, now: float) -> float:
-        self._last_turn = max(self._last_turn + 1 / PROBES_PER_S, now + CHECK_INTERVAL_S)
+        if self._last_turn < now + CHECK_INTERVAL_S / 2:  # those of one turn do not end in the same moment
+            self._last_turn, self._taken = now + CHECK_INTERVAL_S, 0
+        elif self._taken == AT_A_TIME:
+            self._last_turn, self._taken = self._last_turn + CHECK_INTERVAL_S, 0
+        self._taken += 1
         return self._last_turn
 
     def hurry(self, now: float, but: Instance | None = None) -> None:

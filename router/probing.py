@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
 from router.instance import Instance
 from router.probe_pace import ProbePace
 
 FIRST_PROBES_S = 0.5
 """How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
+
+EARLY_S = 0.001
+"""So much early fire the timers of a loop that counts milliseconds; to wait for the rest would cost more turns of it."""
 
 
 class Probing:
@@ -79,9 +81,12 @@ class Probing:
 
     async def _until_due(self, instance: Instance, pace: ProbePace) -> None:
         # Whatever happens while this waits may bring the probe forward, or put it off.
-        while (wait := pace.due_at(instance) - self._clock()) > 0:
-            instance.alarm.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await instance.alarm.wait()
+        loop, alarm = asyncio.get_running_loop(), instance.alarm
+        while (wait := pace.due_at(instance) - self._clock()) > EARLY_S:
+            alarm.clear()
+            timer = loop.call_later(wait, alarm.set)
+            try:
+                await alarm.wait()
+            finally:
+                timer.cancel()
             pace.looked_at(instance, self._clock())

@@ -15,13 +15,13 @@ from router.deployment import Deployment
 from router.engine import Engine
 from router.errors import BackendLost, Outcome
 from router.instance import CONNECT_TIMEOUT_S, PROBE_TIMEOUT_S, Instance
-from router.probe_pace import NEWS_PER_S, PROBES_PER_S, ProbePace
+from router.probe_pace import AT_A_TIME, NEWS_PER_S, ProbePace
 from tests.unit.samples import CLOUD, deployment, plan, request
 from tests.unit.standins import Lab, fail, ready, silent, slow_probe
 from tests.unit.virtual_time import in_virtual_time
 
 MINUTE_S = 60
-FEW = int(PROBES_PER_S * CHECK_INTERVAL_S)
+PROBES_PER_S = AT_A_TIME / CHECK_INTERVAL_S
 
 
 def of_many(models: int) -> Deployment:
@@ -38,7 +38,7 @@ def open_of_cloud(engine: Engine) -> int:
     return sum(view.breaker is not BreakerState.CLOSED for (_, backend), view in targets if backend == "cloud")
 
 
-@pytest.mark.parametrize("models", [1, FEW, FEW + 1, 50, 300])
+@pytest.mark.parametrize("models", [1, AT_A_TIME, AT_A_TIME + 1, 2 * AT_A_TIME, 50, 300])
 @in_virtual_time
 async def test_at_rest_a_backend_is_probed_no_more_often_because_of_many_models(models: int) -> None:
     lab = Lab()
