@@ -12,7 +12,7 @@ FIRST_PROBES_S = 0.5
 """How long a new policy file waits for its new models' first probes: nobody waits for a cloud that is far or gone."""
 
 EARLY_S = 0.001
-"""So much early fire the timers of a loop that counts milliseconds; to wait for the rest would cost more turns of it."""
+"""So much early fire the timers of a loop that counts milliseconds; waiting for the rest would cost more turns."""
 
 
 class Probing:

@@ -112,6 +112,22 @@ class Probed:
             self.breaker.probe_failed(now, 0.5, "ill")
 
 
+def test_a_probe_that_was_under_way_when_there_was_news_does_not_count() -> None:
+    pace, instances = ProbePace(), [Probed(healthy=True) for _ in range(50)]
+    asked, ill, *others = known = cast(list[Any], instances)
+    for one in known:
+        one.probe(0.0)
+        pace.join(one, 0.0)
+    now = max(pace.due_at(asked), pace.due_at(ill))  # both are being probed
+    ill.healthy = False
+    ill.probe(now)
+    pace.probed(ill, now)
+    asked.probe(now + 0.001)
+    pace.probed(asked, now + 0.001)
+    assert pace.due_at(asked) == asked.breaker.next_probe_at
+    assert max(map(pace.due_at, others)) <= now + CHECK_INTERVAL_S + len(known) / NEWS_PER_S
+
+
 events = st.lists(
     st.tuples(st.integers(0, 39), st.sampled_from(["falls ill", "gets well", "users find it gone"]), st.floats(0, 20)),
     max_size=6,
